@@ -1,0 +1,267 @@
+"""The run that a configuration describes: built from its parts, trained or evaluated, and recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from train import checkpoint, record
+from train.config import Config, Plan, flatten, make_plan
+from train.data import Data, open_data
+from train.errors import Ended, Stopped, UserError
+from train.log import Log, Silence
+from train.loop import Position, Training
+from train.model import MODELS
+from train.optimizer import make_optimizer
+from train.run import Run
+from train.schedule import learning_rate
+from train.signals import StopRequest
+from train.step import Arithmetic, evaluate
+from train.world import World
+
+
+def native_precision(device: torch.device) -> str:
+    """``bf16`` where ``device`` computes in it natively, else ``fp32``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+
+
+def build_model(config: Config, classes: int, world: World) -> nn.Module:
+    """The configured network on the device, channels last; the same weights for the same seed on every rank."""
+    torch.manual_seed(config.seed)
+    model = MODELS[config.model.name](num_classes=classes)
+    # before DDP, whose buckets take over the strides
+    return model.to(world.device, memory_format=torch.channels_last)
+
+
+def arithmetic_of(config: Config, world: World) -> Arithmetic:
+    return Arithmetic(world.device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+
+
+def train(config: Config, command: str) -> None:
+    """Train as ``config`` says, from the beginning or from where the run of this name stopped."""
+    stop = StopRequest()
+    world = World.join()
+    data = world.everywhere(lambda: open_data(config.data))
+    plan = make_plan(config, data.train_images, world.size)
+    opened: list[Run] = []  # on the chief only
+
+    def open_run() -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        run = Run(config)
+        opened.append(run)
+        state, damaged = checkpoint.load_newest(run.checkpoints)
+        for line in damaged:
+            print(f"{line}; going on from the one before", file=sys.stderr)
+        if state is not None and state["data_fingerprint"] != data.fingerprint:
+            raise UserError(
+                f"{run.folder} was begun on other images than data.root holds now: give another name=NAME"
+            )
+        return run.result, state
+
+    result, state = world.on_chief(open_run)
+    run = opened[0] if opened else None
+    if result is not None:
+        if run:
+            print(
+                f"{run.folder} is finished: {result['last_top1']:.2f} % top-1 after {result['steps']} steps. "
+                "Delete it or give another name=NAME to run again."
+            )
+        return
+    if run:
+        run.mark_stopped(False)
+        print(f"{config.name}\n{banner(config, plan, data, state)}\n  {'folder':<10}{run.folder}", flush=True)
+    training = connect(config, plan, data, world, stop, run, state)
+    stop.defer()
+    try:
+        training.run(config.max_steps)
+    except Stopped:
+        if run:
+            run.mark_stopped(True)
+        raise
+    finally:
+        training.log.close()
+        training.loader.close()
+    if run and training.position.step >= plan.steps:
+        finish(run, training, plan, data, command)
+    elif run:
+        print(f"stopped at max_steps={config.max_steps}: {run.folder} is unfinished and can go on")
+
+
+def connect(
+    config: Config,
+    plan: Plan,
+    data: Data,
+    world: World,
+    stop: StopRequest,
+    run: Run | None,
+    state: dict[str, Any] | None,
+) -> Training:
+    """Build model, optimizer, schedule, loader and log, and put ``state`` into them."""
+    model = build_model(config, data.classes, world)
+    if config.compile:
+        model.compile()
+    position = Position(**state["position"]) if state else Position()
+    log: Log = Silence()
+    if run:
+        log = Log(
+            run.folder,
+            rows=position.rows,
+            images=position.step * plan.total,
+            total_images=plan.steps * plan.total,
+        )
+        if not state:
+            log.hyper_parameters(flatten(asdict(config)), banner(config, plan, data, None))
+
+    def save(state: dict[str, Any], step: int) -> None:
+        assert run is not None
+        whole = {**state, "data_fingerprint": data.fingerprint, "config": asdict(config)}
+        checkpoint.save(run.checkpoints, step, whole, config.checkpoint.keep)
+
+    training = Training(
+        model=model,
+        forward=world.data_parallel(model),
+        optimizer=make_optimizer(model.parameters(), config.optimizer),
+        lr=schedule_of(config, plan),
+        loader=data.make_loader(plan, config.seed, world),
+        plan=plan,
+        world=world,
+        arithmetic=arithmetic_of(config, world),
+        log=log,
+        smoothing=config.label_smoothing,
+        every_steps=config.log.every_steps,
+        stop=stop.received,
+        save=save,
+        save_every_seconds=60 * config.checkpoint.every_minutes,
+    )
+    if state:
+        training.restore(state)
+    return training
+
+
+def schedule_of(config: Config, plan: Plan):  # type: ignore[no-untyped-def]
+    """lr as a function of the step, with the numbers of ``config``."""
+
+    def lr(step: int) -> float:
+        return learning_rate(
+            step,
+            base=config.optimizer.lr,
+            steps=plan.steps,
+            warmup_steps=config.schedule.warmup_epochs * plan.steps_per_epoch,
+            power=config.schedule.power,
+            from_warmup=config.schedule.origin == "warmup",
+        )
+
+    return lr
+
+
+def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -> None:
+    position = training.position
+    weights = {k: v.detach().cpu().contiguous() for k, v in training.model.state_dict().items()}
+    result = {
+        "best_top1": position.best_top1,
+        "last_top1": position.last_top1,
+        "steps": position.step,
+        "seconds": round(position.seconds, 1),
+        "dropped_images_per_epoch": plan.dropped,
+        "data": data.remark,
+        "data_fingerprint": data.fingerprint,
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "versions": record.versions(),
+        "hardware": record.hardware(plan.processes),
+        "command": command,
+        "commit": record.commit(),
+    }
+    run.finish(weights, result)
+    print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {run.folder}")
+
+
+def evaluate_file(config: Config) -> None:
+    """Print one line of JSON with the scores of ``config.evaluate``, a weights file or a checkpoint."""
+    StopRequest()
+    world = World.join()
+    assert config.evaluate is not None
+    path = Path(config.evaluate).expanduser()
+    weights = world.everywhere(lambda: checkpoint.load(path))
+    data = world.everywhere(lambda: open_data(config.data))
+    model = build_model(config, data.classes, world)
+    try:
+        model.load_state_dict(weights.get("model", weights))
+    except RuntimeError as error:
+        why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
+            "give the model= and data= that it was trained with"
+        ) from error
+    loader = data.make_loader(
+        make_plan(config, max(data.train_images, config.batch.total), world.size), 0, world
+    )
+    scores = evaluate(model, loader.validation(), world, arithmetic_of(config, world))
+    loader.close()
+    assert scores is not None
+    if world.is_chief:
+        print(
+            json.dumps(
+                {
+                    "val_top1": scores.top1,
+                    "val_top5": scores.top5,
+                    "val_loss": scores.loss,
+                    "images": scores.images,
+                }
+            )
+        )
+
+
+def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None) -> str:
+    """What runs, in the lines that a reader of the log needs to not mistake it for something else."""
+    batch, optimizer, warmup = config.batch, config.optimizer, config.schedule.warmup_epochs
+    where = f"preset {batch.preset}"
+    if batch.total != batch.published:
+        where += f" of {batch.published:,}"
+        scaled = batch.published == batch.total * config.data.batch_divisor
+        where += (
+            f" / {config.data.batch_divisor}: scaled down with the data" if scaled else ", changed by hand"
+        )
+    lr = f"lr {optimizer.lr:g}"
+    if optimizer.name == "lars" and batch.preset == "256":
+        lr += " (not published)"
+    if optimizer.name == "sgd" and batch.total != 256:
+        lr += " (follows the batch linearly)"
+    lines = {
+        "data": f"{config.data.name}: {data.remark}",
+        "batch": f"{plan.total:,} = {plan.micro} micro x {plan.accumulation} accumulated x {plan.processes} "
+        f"process{'es' if plan.processes > 1 else ''} ({where})",
+        "optimizer": f"{optimizer.name}, {lr}, momentum {optimizer.momentum:g}, "
+        f"weight decay {optimizer.weight_decay:g}",
+        "schedule": f"poly({config.schedule.power:g}), {warmup:g} of {config.epochs} epochs warm-up, "
+        f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
+        "model": f"{config.model.name}, {config.precision}",
+    }
+    if warmup >= config.epochs and warmup > 0:
+        lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
+    if plan.dropped:
+        lines["dropped"] = f"the last {plan.dropped:,} images of each epoch's order, which fill no batch"
+    if state:
+        lines["resumed"] = f"after step {state['position']['step']:,}"
+    return "\n".join(f"  {k:<10}{v}" for k, v in lines.items())
+
+
+def run(config: Config, command: str) -> None:
+    """Train or evaluate in this process, among those that torchrun started."""
+    try:
+        evaluate_file(config) if config.evaluate else train(config, command)
+    except Ended as ended:
+        ended.__traceback__ = None
+        raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
+            "(it is part of the recipe: BatchNorm's statistics are taken over it)"
+        ) from error

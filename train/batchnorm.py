@@ -1,0 +1,63 @@
+"""BatchNorm's running statistics, as one process would have them that saw every micro-batch in global order."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from train.world import World
+
+
+class RunningStatistics:
+    """The running means and variances of ``model``, kept equal on every rank.
+
+    A forward pass in training moves a statistic ``r`` by ``r = (1 - m) r + m s``. Rank ``p`` of ``P`` takes ``k``
+    consecutive micro-batches of a step's ``K = P k``, so after the step ``r`` is a sum over ranks::
+
+        r = (1 - m)^(k (P - 1)) [rank 0's, begun from the old r] + sum_p (1 - m)^(k (P - 1 - p)) [rank p's, begun from 0]
+
+    which is one all-reduce of one flat tensor. ``model`` is the bare module, not DDP's.
+    """
+
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._world = world
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        momenta = {m.momentum for m in norms}
+        assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
+        self._keep = 1.0 - float(momenta.pop() or 0.0) if momenta else 1.0
+        self._statistics: list[Tensor] = [
+            b for m in norms for b in (m.running_mean, m.running_var) if b is not None
+        ]
+        self._counts: list[Tensor] = [
+            m.num_batches_tracked for m in norms if m.num_batches_tracked is not None
+        ]
+        self._before: list[Tensor] = []
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Before the first micro-batch of a step."""
+        self._before = [b.clone() for b in self._statistics + self._counts]
+        if not self._world.is_chief:
+            for b in self._statistics:
+                b.zero_()
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Back to where ``begin`` was called: the step is dropped."""
+        for b, before in zip(self._statistics + self._counts, self._before, strict=True):
+            b.copy_(before)
+
+    @torch.no_grad()
+    def combine(self, micro_batches: int) -> None:
+        """After the last of this rank's ``micro_batches``."""
+        world = self._world
+        if world.size == 1 or not self._statistics:
+            return
+        flat = torch.cat([b.flatten() for b in self._statistics])
+        flat *= self._keep ** (micro_batches * (world.size - 1 - world.rank))
+        world.total(flat)
+        for b, combined in zip(
+            self._statistics, flat.split([b.numel() for b in self._statistics]), strict=True
+        ):
+            b.copy_(combined.view_as(b))
+        for count in self._counts:
+            count += micro_batches * (world.size - 1)

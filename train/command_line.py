@@ -1,0 +1,145 @@
+"""What a person types: spelled the way Hydra reads it, and answered in one line where it cannot be."""
+
+import difflib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, UnsupportedInterpolationType
+
+from train.config import (
+    WITHOUT_EFFECT,
+    Config,
+    FractalsConfig,
+    ImageNetConfig,
+    LARSConfig,
+    flatten,
+)
+from train.errors import UserError
+
+
+def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
+    """Return ``arguments`` as Hydra needs them; raises UserError for what no spelling can mend.
+
+    ``batch=256`` is quoted, because Hydra reads a bare 256 as an integer and a group's choice must be a string;
+    ``data.root=DIR`` alone says ``data=imagenet``; ``--cfg`` prints numbers in the place of interpolations.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise UserError(f"{message}: overrides are written key=value, without dashes (batch=32k); see --help")
+
+    parser.error = refuse  # type: ignore[assignment, method-assign]
+    flags = parser.parse_args(arguments)
+    if flags.multirun and under_torchrun:
+        raise UserError(
+            "-m under torchrun would run its second job in the first one's process group: start "
+            "`python train/main.py -m ...`, which uses every GPU by itself"
+        )
+    given = [argument.partition("=")[0] for argument in flags.overrides]
+    spelled = [_quote_numbers(a) if a.startswith("batch=") else a for a in arguments]
+    if "data.root" in given and "data" not in given:
+        spelled.append("data=imagenet")
+    if flags.cfg and not flags.resolve and flags.cfg != "hydra":
+        spelled.append("--resolve")
+    return spelled
+
+
+def _quote_numbers(argument: str) -> str:
+    key, _, choices = argument.partition("=")
+    return f"{key}=" + ",".join(f"'{c}'" if re.fullmatch(r"\d[\d_]*", c) else c for c in choices.split(","))
+
+
+def unspell(overrides: Sequence[str]) -> str:
+    """The command that a person types to have a run of ``overrides`` again."""
+    return shlex.join(
+        ["python", "train/main.py", *(re.sub(r"^batch='(\d+)'$", r"batch=\1", o) for o in overrides)]
+    )
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line what Hydra or OmegaConf refused, and the mend."""
+    chain = [error]
+    while (deeper := chain[-1].__cause__ or chain[-1].__context__) is not None and deeper not in chain:
+        chain.append(deeper)
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    for cause in chain:
+        if isinstance(cause, MissingConfigException) and cause.options is not None:
+            group, _, choice = (cause.missing_cfg_file or "").rpartition("/")
+            mend = f"{group}={choice} does not exist: choose {group}={'|'.join(sorted(cause.options, key=_by_size))}"
+            if group == "batch":
+                mend += ", or give a size of your own by batch.total=N (with optimizer.lr=X)"
+            return mend
+    for cause in chain:
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
+            return _unknown_key(str(cause.full_key))
+    innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
+    text = str(innermost or error)
+    if error.__cause__ is not None and innermost is None:
+        text += f": {error.__cause__}"
+    text = re.sub(r"\n\s*object_type=\S+", "", text)
+    return " ".join(text.split())
+
+
+def _unknown_key(key: str) -> str:
+    schema = OmegaConf.structured(Config)
+    keys = [*flatten(_shape(schema)), *_variants()]
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    return f"there is no key '{key}'" + (
+        f": did you mean '{near[0]}'?" if near else ": see --cfg job for those there are"
+    )
+
+
+def _variants() -> list[str]:
+    nodes = [("data", FractalsConfig), ("data", ImageNetConfig), ("optimizer", LARSConfig)]
+    return [f"{group}.{key}" for group, node in nodes for key in node.__dataclass_fields__]
+
+
+def _shape(node: object) -> dict:
+    return {
+        str(k): _shape(v) if OmegaConf.is_config(v) else None
+        for k, v in ((k, node._get_node(k)) for k in node)  # type: ignore[attr-defined]
+    }
+
+
+def _by_size(preset: str) -> tuple[float, str]:
+    number = re.fullmatch(r"(\d+)(k?)", preset)
+    return (int(number[1]) * (1024 if number[2] else 1) if number else 0.0, preset)
+
+
+def typed(composed: DictConfig) -> Config:
+    """The composed configuration as the schema's classes; raises UserError for a key that it does not have."""
+    values = OmegaConf.to_container(composed, resolve=True)
+    settings = OmegaConf.to_object(composed)
+    assert isinstance(values, dict) and isinstance(settings, Config)
+    known = flatten(asdict(settings))
+    for key in flatten(values):  # type: ignore[arg-type]
+        if key not in known:
+            raise UserError(_unknown_key(key))
+    for key, value in known.items():
+        if value == MISSING:
+            raise UserError(f"{key} has no value: give {key}=...")
+    return settings
+
+
+def default_name(settings: Config, overrides: Sequence[str]) -> str:
+    """What runs, in one word: the same for the same result, and without a clock, so that every rank says the same."""
+    groups = {"data", "model", "batch", "optimizer", "seed"}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = [o.input_line for o in parsed if o.key_or_group in groups and o.input_line]
+    plain = flatten(asdict(typed(hydra.compose("config", overrides=chosen))))
+    here = flatten(asdict(settings))
+    name = f"{settings.data.name}-{settings.model.name}-{settings.batch.preset}-{settings.optimizer.name}"
+    name += f"-seed{settings.seed}"
+    for key in sorted({o.key_or_group for o in parsed} - groups - WITHOUT_EFFECT):
+        if key in here and here[key] != plain.get(key):
+            name += f"-{key}={here[key]}"
+    return re.sub(r"[\s/\\]+", "_", name)

@@ -1,0 +1,67 @@
+"""Images on their way from disk to the device. ``open_data`` is the door: what to train on, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from train.config import DataConfig, FractalsConfig, ImageNetConfig, Plan
+from train.data import fractals
+from train.data.loader import Loader
+from train.data.memory import MemoryLoader
+from train.data.sources import open_folders
+from train.data.stream import StreamLoader
+from train.errors import UserError
+from train.world import World
+
+ILSVRC_2012 = (1_281_167, 50_000, 1_000)
+
+
+@dataclass(frozen=True)
+class Data:
+    """An open data set: its counts, what identifies it, what a reader must know of it, and how to make its loader."""
+
+    classes: int
+    train_images: int
+    val_images: int
+    fingerprint: str
+    remark: str
+    make_loader: Callable[[Plan, int, World], Loader]
+
+
+def open_data(config: DataConfig) -> Data:
+    """Find the images that ``config`` names, or make them; raises UserError when that cannot be."""
+    if isinstance(config, FractalsConfig):
+        return _open_fractals(config)
+    assert isinstance(config, ImageNetConfig)
+    if config.root is None:
+        raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
+    train, val = open_folders(Path(config.root).expanduser().absolute())
+    counts = (len(train), len(val), len(train.classes))
+    remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
+    if counts != ILSVRC_2012:
+        remark += ": NOT ILSVRC-2012, which has {:,} and {:,} of {:,}".format(*ILSVRC_2012)
+    fingerprint = train.fingerprint()[:32] + val.fingerprint()[:32]
+
+    def make_loader(plan: Plan, seed: int, world: World) -> Loader:
+        return StreamLoader(train, val, config, plan, seed, world)
+
+    return Data(counts[2], counts[0], counts[1], fingerprint, remark, make_loader)
+
+
+def _open_fractals(config: FractalsConfig) -> Data:
+    train, val = open_folders(fractals.provide(config))
+    splits = [(fractals.decoded(folder), folder.labels) for folder in (train, val)]
+    fingerprint = fractals.fingerprint(*(pixels for pixels, _ in splits))
+    remark = f"{config.classes} classes of fractals made by formula: NOT ImageNet"
+    expected = fractals.FINGERPRINTS.get(fractals.shape(config))
+    if expected is not None and fingerprint != expected:
+        remark += (
+            f"; WARNING: not the pixels of the published results ({fingerprint[:8]}, not {expected[:8]})"
+        )
+
+    def make_loader(plan: Plan, seed: int, world: World) -> Loader:
+        return MemoryLoader(splits[0], splits[1], config, plan, seed, world)
+
+    return Data(len(train.classes), len(train), len(val), fingerprint, remark, make_loader)

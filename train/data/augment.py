@@ -1,0 +1,60 @@
+"""How a training image is cut out and mirrored, as a function of (seed, epoch, image index), and an evaluation image."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from train.data.order import CROP, FLIP, below, uniform
+
+BILINEAR = Image.Resampling.BILINEAR
+Box = tuple[int, int, int, int]  # left, upper, right, lower
+
+
+def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each image is mirrored in this epoch."""
+    return uniform(FLIP, seed, epoch, indices) < 0.5
+
+
+def minimal_crop(
+    image: Image.Image, resize: int, size: int, seed: int, epoch: int, index: int
+) -> Image.Image:
+    """A random square of ``size`` from the image resized to ``resize`` x ``resize``, its aspect not kept.
+
+    The paper's minimal augmentation (arXiv 1708.03888, section 6), with the flip that happens on the device.
+    """
+    left, upper = (int(below(resize - size + 1, CROP, seed, epoch, index, axis)) for axis in (0, 1))
+    return image.resize((resize, resize), BILINEAR).crop((left, upper, left + size, upper + size))
+
+
+def scale_and_aspect_crop(image: Image.Image, size: int, seed: int, epoch: int, index: int) -> Image.Image:
+    """A random rectangle of area 0.08-1 and aspect 3/4-4/3, resized to ``size`` x ``size`` (Szegedy et al. 2015)."""
+    box = scale_and_aspect_box(image.width, image.height, seed, epoch, index)
+    return image.crop(box).resize((size, size), BILINEAR)
+
+
+def scale_and_aspect_box(width: int, height: int, seed: int, epoch: int, index: int) -> Box:
+    """The rectangle, by torchvision's RandomResizedCrop.get_params: ten tries, then the largest central one."""
+    tries = uniform(CROP, seed, epoch, index, np.arange(10)[:, None], np.arange(4))
+    for area, aspect, x, y in tries.tolist():
+        target = width * height * (0.08 + 0.92 * area)
+        ratio = math.exp(math.log(3 / 4) + aspect * (math.log(4 / 3) - math.log(3 / 4)))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = int(x * (width - w + 1)), int(y * (height - h + 1))
+            return left, upper, left + w, upper + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
+
+
+def central_crop(image: Image.Image, resize: int, size: int, *, square: bool) -> Image.Image:
+    """The central ``size`` x ``size``; resized before to ``resize`` x ``resize``, or its shorter side to ``resize``."""
+    width = height = resize
+    if not square:
+        # the longer side is truncated, as torchvision's Resize does
+        shorter = min(image.width, image.height)
+        width, height = resize * image.width // shorter, resize * image.height // shorter
+    left, upper = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), BILINEAR).crop((left, upper, left + size, upper + size))

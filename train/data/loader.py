@@ -1,0 +1,67 @@
+"""What every loader shares: which images a step and a validation take on this rank, and their way to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.config import DataConfig, Plan
+from train.data.order import epoch_order
+from train.step import MicroBatch
+from train.world import World
+
+EVAL_BATCH = 256  # images of one forward pass in evaluation; no result depends on it
+
+
+class Loader(Protocol):
+    """What the loop takes its batches from; images are float32 on the device, normalised, channels last."""
+
+    def train(self, epoch: int, first_step: int) -> Iterator[MicroBatch]:
+        """This rank's micro-batches of ``epoch``, from its ``first_step`` on, to the epoch's end."""
+
+    def validation(self) -> Iterator[MicroBatch]:
+        """This rank's share of the validation images; equally many batches on every rank, some may be empty."""
+
+    def close(self) -> None:
+        """Let go of worker processes."""
+
+
+class Normalise:
+    """uint8 N,H,W,C to float32 N,C,H,W in channels-last memory, on the device; mirrored where ``flip`` says."""
+
+    def __init__(self, config: DataConfig, device: torch.device) -> None:
+        self._device = device
+        self._mean = (255 * torch.tensor(config.mean, device=device)).view(1, 3, 1, 1)
+        self._std = (255 * torch.tensor(config.std, device=device)).view(1, 3, 1, 1)
+
+    def __call__(self, images: Tensor, labels: Tensor, flip: Tensor | None = None) -> MicroBatch:
+        images = images.to(self._device, non_blocking=True)
+        if flip is not None:
+            flip = flip.to(self._device, non_blocking=True)
+            images = torch.where(flip.view(-1, 1, 1, 1), images.flip(2), images)
+        normalised = images.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)
+        return normalised, labels.to(self._device, non_blocking=True)
+
+
+def micro_batches(
+    plan: Plan, seed: int, epoch: int, first_step: int, rank: int
+) -> Iterator[NDArray[np.int64]]:
+    """The image indices of each of this rank's micro-batches: every step's are dealt out in one global order."""
+    order = epoch_order(seed, epoch, plan.train_images)
+    mine = plan.accumulation * plan.micro
+    for step in range(first_step, plan.steps_per_epoch):
+        start = step * plan.total + rank * mine
+        yield from order[start : start + mine].reshape(plan.accumulation, plan.micro)
+
+
+def shares(images: int, world: World) -> Iterator[NDArray[np.int64]]:
+    """This rank's validation indices in batches; the largest share sets the number of batches for all."""
+    mine = np.array(world.share(images), dtype=np.int64)
+    rounds = -(-(-(-images // world.size)) // EVAL_BATCH)
+    for i in range(rounds):
+        yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]

@@ -1,0 +1,109 @@
+"""The loader of large data sets: worker processes read, decode and cut images, the device does the rest."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from train.config import ImageNetConfig, Plan
+from train.data import augment
+from train.data.loader import Normalise, micro_batches, shares
+from train.data.sources import Folder, decode
+from train.errors import UserError
+from train.step import MicroBatch
+from train.world import World
+
+Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation; image indices
+
+
+class StreamLoader:
+    """Images read, decoded and cut by worker processes, and normalised and mirrored on the device."""
+
+    def __init__(
+        self, train: Folder, val: Folder, config: ImageNetConfig, plan: Plan, seed: int, world: World
+    ) -> None:
+        self._val_images, self._plan, self._seed, self._world = len(val), plan, seed, world
+        self._normalise = Normalise(config, world.device)
+        workers = config.workers
+        if workers is None:
+            workers = max(1, (os.cpu_count() or 1) // world.local_size)
+        self._sampler = _Sampler()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Samples(train, val, config, seed),
+            sampler=self._sampler,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=world.device.type == "cuda",
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            multiprocessing_context="forkserver" if workers > 0 else None,
+        )
+
+    def train(self, epoch: int, first_step: int) -> Iterator[MicroBatch]:
+        mine = micro_batches(self._plan, self._seed, epoch, first_step, self._world.rank)
+        return self._stream((epoch, indices) for indices in mine)
+
+    def validation(self) -> Iterator[MicroBatch]:
+        return self._stream((None, indices) for indices in shares(self._val_images, self._world))
+
+    def _stream(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
+        self._sampler.requests = requests
+        for sample in self._loader:
+            if isinstance(sample, UserError):
+                raise sample
+            images, labels, flip = sample
+            yield self._normalise(images, labels, flip)
+
+    def close(self) -> None:
+        del self._loader
+
+
+class _Sampler:
+    """Hands the loader the requests of one epoch or one validation, as they are set."""
+
+    requests: Iterator[Request]
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.requests
+
+
+class _Samples(Dataset[Any]):
+    """A worker's side: a request in, a batch of uint8 N,H,W,C out, or the error that a file caused."""
+
+    def __init__(self, train: Folder, val: Folder, config: ImageNetConfig, seed: int) -> None:
+        self._train, self._val, self._config, self._seed = train, val, config, seed
+
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None] | UserError:
+        epoch, indices = request
+        source = self._val if epoch is None else self._train
+        images = np.empty((len(indices), self._config.size, self._config.size, 3), dtype=np.uint8)
+        try:
+            for i, index in enumerate(indices.tolist()):
+                images[i] = np.asarray(self._cut(source, index, epoch))
+        except UserError as error:
+            return error
+        flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
+        return torch.from_numpy(images), torch.from_numpy(source.labels[indices]), flip
+
+    def _cut(self, source: Folder, index: int, epoch: int | None) -> Any:
+        config, image = self._config, decode(source, index)
+        if epoch is None:
+            return augment.central_crop(
+                image, config.resize, config.size, square=config.eval_resize == "square"
+            )
+        if config.train_crop == "minimal":
+            return augment.minimal_crop(image, config.resize, config.size, self._seed, epoch, index)
+        return augment.scale_and_aspect_crop(image, config.size, self._seed, epoch, index)
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """A terminal and torchrun signal the whole group; the training process decides when workers end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,26 @@
+"""The ways a run ends before its last step, each with the exit code that tells a script what to do next."""
+
+
+class Ended(Exception):
+    """A run that ends early. ``str(error)`` is one line for the person who started it."""
+
+    exit_code = 1
+    is_said_elsewhere = False  # another process prints the line
+
+
+class UserError(Ended):
+    """The user's mistake, or a machine that cannot go on (full disk, no memory): mend it and start again."""
+
+    exit_code = 2
+
+
+class Diverged(Ended):
+    """The loss is no longer a number. What was saved before is intact."""
+
+    exit_code = 3
+
+
+class Stopped(Ended):
+    """A signal asked for the end and everything is saved: the same command goes on (sysexits' EX_TEMPFAIL)."""
+
+    exit_code = 75

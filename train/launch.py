@@ -1,0 +1,59 @@
+"""How many processes a run takes on this machine, and starting them with torch.distributed.run."""
+
+import sys
+from pathlib import Path
+
+from train.config import Config
+from train.errors import Stopped, UserError
+
+MAIN = Path(__file__).with_name("main.py")
+
+
+def process_count(config: Config, gpus: int) -> tuple[int, str]:
+    """The number of processes for ``config`` on a machine with ``gpus``, and a remark on what idles, or ''.
+
+    ``nproc`` when it is given; otherwise the largest count of GPUs that divides the batch; 1 without GPUs.
+    Raises UserError when ``nproc`` is more than the GPUs there are.
+    """
+    if config.nproc is not None:
+        if 0 < gpus < config.nproc:
+            raise UserError(
+                f"nproc={config.nproc} is more than the {gpus} GPUs of this machine: use nproc={gpus}"
+            )
+        return config.nproc, ""
+    micro_batches = config.batch.total // config.batch.micro
+    count = max(n for n in range(1, max(gpus, 1) + 1) if micro_batches % n == 0)
+    if count >= gpus:
+        return count, ""
+    idle = ", ".join(str(i) for i in range(count, gpus))
+    return count, (
+        f"using {count} of {gpus} GPUs: {micro_batches} micro-batches of {config.batch.micro} do not divide by more; "
+        f"GPU {idle} idle (another batch.micro may divide)"
+    )
+
+
+def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
+    """Run this program in ``processes`` processes and return the exit code that their end means."""
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    options = [
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--signals-to-handle",
+        "SIGTERM,SIGINT,SIGUSR1",
+    ]
+    try:
+        torchrun.run(torchrun.parse_args([*options, str(MAIN), *arguments]))
+    except ChildFailedError as failed:
+        # the first to fail tells why; a worker that the others pulled down has a negative code
+        codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
+        return next((code for code in codes if code > 0), 1)
+    except SignalException:
+        if (run_folder / "stopped").exists():
+            return Stopped.exit_code
+        print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
+        return 1
+    return 0

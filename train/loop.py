@@ -1,0 +1,182 @@
+"""The order of things: steps, then an evaluation, then a row, epoch after epoch; and where a run can stop and go on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from train.batchnorm import RunningStatistics
+from train.config import Plan
+from train.data.loader import Loader
+from train.errors import Diverged, Stopped
+from train.log import Log
+from train.step import Arithmetic, MicroBatch, evaluate, train_step
+from train.world import World
+
+
+@dataclass
+class Position:
+    """Where a run is, and what it knows of its way there. All of it is in every checkpoint."""
+
+    step: int = 0  # optimizer steps taken
+    rows: int = 0  # evaluations logged
+    epoch_loss: float = 0.0  # sum of the epoch's step losses so far, nats
+    epoch_seconds: float = 0.0  # spent on the epoch's steps so far
+    seconds: float = 0.0  # spent on all of the run
+    best_top1: float = 0.0
+    last_top1: float = 0.0
+
+
+@dataclass
+class Training:
+    """Everything a run needs, connected. ``forward`` is ``model`` as the step calls it: DDP's, or ``model`` itself."""
+
+    model: nn.Module
+    forward: nn.Module
+    optimizer: Optimizer
+    lr: Callable[[int], float]
+    loader: Loader
+    plan: Plan
+    world: World
+    arithmetic: Arithmetic
+    log: Log
+    smoothing: float
+    every_steps: int
+    stop: Callable[[], bool]
+    save: Callable[[dict[str, Any], int], None]  # called on the chief
+    save_every_seconds: float
+    position: Position = field(default_factory=Position)
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors and containers, from which ``restore`` goes on bit for bit."""
+        return {
+            "position": vars(self.position).copy(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.position = Position(**state["position"])
+
+    def run(self, max_steps: int | None = None) -> None:
+        """Train to the end, or to ``max_steps`` from the run's beginning.
+
+        Raises Stopped, with everything saved, when any rank was asked to stop, and Diverged when the loss is not finite.
+        """
+        statistics = RunningStatistics(self.model, self.world)
+        limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
+        self._saved_at = time.monotonic()
+        while True:
+            if self.position.rows < self.position.step // self.plan.steps_per_epoch:
+                self._evaluate()
+            if self.position.step >= limit:
+                break
+            self._train_epoch(statistics, limit)
+        if self.world.is_chief and self.position.step < self.plan.steps:
+            self.save(self.state(), self.position.step)
+
+    def _train_epoch(self, statistics: RunningStatistics, limit: int) -> None:
+        """From where the run is to the end of this epoch, or to ``limit``."""
+        plan, position = self.plan, self.position
+        epoch, first = divmod(position.step, plan.steps_per_epoch)
+        self.log.phase(f"epoch {epoch + 1}/{plan.epochs}")
+        batches = self.loader.train(epoch, first)
+        epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.arithmetic.device)
+        for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
+            began = time.perf_counter()
+            loss = train_step(
+                self.forward,
+                self.optimizer,
+                _take(batches, plan.accumulation),
+                plan.accumulation,
+                statistics,
+                self.world,
+                self.arithmetic,
+                lr=self.lr(step),
+                smoothing=self.smoothing,
+                stop=self.stop,
+            )
+            if loss is None:
+                position.epoch_loss = epoch_loss.item()
+                self._leave()
+            epoch_loss += loss
+            position.step = step + 1
+            if position.step % self.every_steps == 0 or position.step % plan.steps_per_epoch == 0:
+                self._report(loss, step)
+            else:
+                self.log.progress(plan.total)
+            seconds = time.perf_counter() - began
+            position.epoch_seconds += seconds
+            position.seconds += seconds
+            if self.world.is_chief and time.monotonic() - self._saved_at >= self.save_every_seconds:
+                position.epoch_loss = epoch_loss.item()
+                self._save_if_finite()
+        position.epoch_loss = epoch_loss.item()
+
+    def _report(self, loss: Tensor, step: int) -> None:
+        """Read the loss, which waits for the device; every rank does so after the same steps."""
+        value, lr = loss.item(), self.lr(step)
+        images = self.position.step * self.plan.total
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss is {value} at step {step} with lr {lr:.4g}: the last checkpoint is from before; "
+                "a lower optimizer.lr or a longer warm-up may hold"
+            )
+        self.log.scalars(images, {"train/loss": value, "train/lr": lr})
+        self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1)
+
+    def _evaluate(self) -> None:
+        plan, position = self.plan, self.position
+        epoch = position.rows + 1
+        self.log.phase(f"epoch {epoch}/{plan.epochs}, evaluating")
+        began = time.perf_counter()
+        scores = evaluate(self.model, self.loader.validation(), self.world, self.arithmetic, self.stop)
+        position.seconds += time.perf_counter() - began
+        if scores is None:
+            self._leave()
+        position.rows = epoch
+        position.last_top1 = scores.top1
+        position.best_top1 = max(position.best_top1, scores.top1)
+        self.log.row(
+            {
+                "epoch": epoch,
+                "step": position.step,
+                "images": position.step * plan.total,
+                "lr": self.lr(position.step - 1),
+                "train_loss": position.epoch_loss / plan.steps_per_epoch,
+                "val_loss": scores.loss,
+                "val_top1": scores.top1,
+                "val_top5": scores.top5,
+                "images_per_second": plan.steps_per_epoch * plan.total / max(position.epoch_seconds, 1e-9),
+                "seconds": position.seconds,
+            }
+        )
+        position.epoch_loss = position.epoch_seconds = 0.0
+
+    def _save_if_finite(self) -> None:
+        # a loss is from before its step: only the weights tell whether this state is worth keeping
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
+        if bool(norms.isfinite().all()):
+            self.save(self.state(), self.position.step)
+            self._saved_at = time.monotonic()
+
+    def _leave(self) -> None:
+        if self.world.is_chief:
+            self.save(self.state(), self.position.step)
+        raise Stopped(
+            f"stopped after step {self.position.step}, everything is saved: start the same command again"
+        )
+
+
+def _take(batches: Iterator[MicroBatch], count: int) -> Iterator[MicroBatch]:
+    for _ in range(count):
+        yield next(batches)

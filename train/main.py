@@ -1,0 +1,115 @@
+"""The entry: ``python train/main.py batch=32k``. From a command line to a configuration to a run to an exit code."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # as a script, this file's folder would stand where the packages are looked for
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from train import command_line, config
+from train.errors import Ended, Stopped, UserError
+
+# beside the package in a checkout, inside it in a wheel
+CONFIGS = next(
+    p for p in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if p.is_dir()
+)
+
+MENDABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def job(composed: DictConfig) -> None:
+    """One composed configuration: run it here, or in as many processes as it takes."""
+    overrides = list(HydraConfig.get().overrides.task)
+    leave_with(_outcome(composed, overrides))
+
+
+def _outcome(composed: DictConfig, overrides: list[str]) -> int:
+    try:
+        settings = command_line.typed(composed)
+        config.validate(settings)
+        settings.name = settings.name or command_line.default_name(settings, overrides)
+        return start(settings, overrides)
+    except Ended as ended:
+        return report(ended)
+    except (HydraException, OmegaConfBaseException) as error:
+        return report(UserError(command_line.explain(error)))
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        return report(
+            UserError(f"{error.filename or settings.runs_dir}: {error.strerror}: what was saved is intact")
+        )
+
+
+def start(settings: config.Config, overrides: list[str]) -> int:
+    # torch takes seconds to import: only once the configuration holds
+    import torch
+
+    from train import app, launch
+    from train.world import under_torchrun
+
+    gpus = torch.cuda.device_count()
+    if not under_torchrun():
+        processes, remark = launch.process_count(settings, gpus)
+        if remark:
+            print(remark, file=sys.stderr)
+        config.make_plan(settings, settings.batch.total, processes)
+        if processes > 1:
+            assert settings.name is not None
+            return launch.launch(processes, overrides, Path(settings.runs_dir) / settings.name)
+    if settings.precision == "auto":
+        settings.precision = app.native_precision(torch.device("cuda" if gpus else "cpu"))
+    app.run(settings, command_line.unspell(overrides))
+    return 0
+
+
+def report(ended: Ended) -> int:
+    if not ended.is_said_elsewhere:
+        print(f"{'' if isinstance(ended, Stopped) else 'error: '}{ended}", file=sys.stderr, flush=True)
+    return ended.exit_code
+
+
+def leave_with(code: int) -> None:
+    """End the process when ``code`` is a failure; jobs of a sweep follow one another otherwise."""
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line; exit code 0 finished, 2 the user's mistake, 3 diverged, 75 stopped with all saved."""
+    under_torchrun = "RANK" in os.environ
+    # Hydra's own way to hand its errors to the caller instead of printing and exiting with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    config.register()
+    try:
+        sys.argv[1:] = command_line.spell(sys.argv[1:], under_torchrun)
+        job()
+    except Ended as ended:
+        leave_with(report(ended))
+    except (HydraException, OmegaConfBaseException) as error:
+        leave_with(report(UserError(command_line.explain(error))))
+    except KeyboardInterrupt:
+        leave_with(report(Stopped("stopped before training began: start the same command again")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The networks: torchvision's ResNet-50, and the small CIFAR ResNet for images of 32 pixels."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; ``stride`` is the first one's."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = nn.Identity()
+        if stride != 1:
+            projection = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels_out))  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(out)) + self.downsample(x), inplace=True)
+
+
+def resnet8(num_classes: int) -> nn.Sequential:
+    """The CIFAR ResNet of 6n+2 layers with n=1, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
+
+    81,552 parameters at 64 classes. A change of stride has a projection in its shortcut, and convolutions start as
+    torchvision's ResNets do (He initialisation by fan-out).
+    """
+    net = nn.Sequential()
+    net.add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))
+    net.add_module("bn1", nn.BatchNorm2d(16))
+    net.add_module("relu", nn.ReLU(inplace=True))
+    for i, (channels_in, channels_out, stride) in enumerate([(16, 16, 1), (16, 32, 2), (32, 64, 2)], start=1):
+        net.add_module(f"block{i}", _Block(channels_in, channels_out, stride))
+    net.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("fc", nn.Linear(64, num_classes))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet8": resnet8, "resnet50": resnet50}

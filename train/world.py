@@ -1,0 +1,124 @@
+"""The processes that train as one: the only user of torch.distributed. ``World()`` is one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.errors import Ended
+
+T = TypeVar("T")
+
+
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+class World:
+    """This process among all: its rank, its device and what the processes do together.
+
+    ``rank`` counts from 0 to ``size`` - 1 over all machines, ``local_rank`` on this one. Rank 0 is the chief, the
+    only one that writes files.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        self._pending: tuple[dist.Work, Tensor] | None = None
+
+    @classmethod
+    def join(cls) -> World:
+        """Meet the other processes that torchrun started; one process alone meets nobody."""
+        if not under_torchrun():
+            return cls()
+        world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        if world.device.type == "cuda":
+            torch.cuda.set_device(world.device)
+        # gloo beside nccl: flags and messages travel between CPUs and never wait for a GPU
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        return world
+
+    def leave(self) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def is_chief(self) -> bool:
+        return self.rank == 0
+
+    def share(self, n: int) -> range:
+        """This rank's part of ``range(n)``: contiguous, all ranks together each number once."""
+        return range(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of ``x`` over all ranks, in the place of ``x``."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def data_parallel(self, model: nn.Module) -> nn.Module:
+        """``model`` with gradients averaged over the ranks; running statistics are ours to combine."""
+        if self.size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Gradients of a backward pass in here stay on this rank and add to the next one's."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def everywhere(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns on this rank; an ``Ended`` that it raises on any rank is raised on every rank."""
+        result, ended = None, None
+        try:
+            result = function()
+        except Ended as error:
+            if self.size == 1:
+                raise
+            ended = error
+        if self.size > 1:
+            all_ended: list[Ended | None] = [None] * self.size
+            dist.all_gather_object(all_ended, ended)
+            first = next((rank for rank, error in enumerate(all_ended) if error is not None), None)
+            if first is not None:
+                error = all_ended[first] if ended is None or first != self.rank else ended
+                assert error is not None
+                error.is_said_elsewhere = first != self.rank
+                raise error
+        return result  # type: ignore[return-value]
+
+    def on_chief(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns on the chief, on every rank; an ``Ended`` that it raises is raised on every rank."""
+        message = [self.everywhere(lambda: function() if self.is_chief else None)]
+        if self.size > 1:
+            dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+        return message[0]  # type: ignore[return-value]
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any rank's ``flag`` was set at the call before this one: asks now, and reads one call later.
+
+        Every rank must call it equally often. The answer of the last call was long under way, so nothing waits;
+        one process alone is answered at once.
+        """
+        if self.size == 1:
+            return flag
+        answer = False
+        if self._pending is not None:
+            work, votes = self._pending
+            work.wait()
+            answer = bool(votes.item())
+        votes = torch.tensor(int(flag))
+        work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, async_op=True)
+        self._pending = (work, votes)
+        return answer
