@@ -13,24 +13,27 @@ from torch.optim.optimizer import Optimizer
 class LARS(Optimizer):
     """Scale each tensor's gradient before ``optimizer`` uses it, so that its step is relative to its weights.
 
-    For every weight tensor ``w`` with gradient ``g`` (same shape, any rank, floating or complex), with the group's
-    weight decay ``wd``, the wrapped optimizer sees, in the place of ``g``::
+    For every weight tensor ``w`` with gradient ``g`` (same shape, any rank, floating or complex), with the
+    group's weight decay ``wd``, the wrapped optimizer sees, in the place of ``g``::
 
         d = ratio * (g + wd * w)        ratio = trust_coef * |w| / (|g| + wd * |w| + eps)
 
-    and weight decay 0. The norms are L2 over the whole tensor, in fp32 or wider. ``ratio`` is 1 where ``|w|`` or
-    ``|g|`` is 0. Around ``torch.optim.SGD`` this is ``v = momentum * v + d; w = w - lr * v``: ``lr`` stays outside
-    the momentum buffer, as torchlars has it. Algorithm 1 of the paper has it inside; the two part ways when lr changes.
+    and weight decay 0. The norms are L2 over the whole tensor, in fp32 or wider. ``ratio`` is 1 where ``|w|``
+    or ``|g|`` is 0. Around ``torch.optim.SGD`` this is ``v = momentum * v + d; w = w - lr * v``: ``lr`` stays
+    outside the momentum buffer, as torchlars has it. Algorithm 1 of the paper has it inside; the two part
+    ways when lr changes.
 
-    Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888), equation 6; kakaobrain/torchlars for the arrangement.
+    Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888), equation 6; kakaobrain/torchlars for the
+    arrangement.
 
     Args:
         optimizer: the optimizer to wrap. ``param_groups``, ``state`` and ``defaults`` are its own.
         eps: added to the denominator, at least 0.
         trust_coef: the paper's eta, at least 0.
 
-    Each parameter group carries ``lars`` (False: the group is left to ``optimizer`` as it is), ``trust_coef`` and
-    ``lars_eps``; a group that lacks one gets the constructor's. ``p.grad`` is after ``step`` what it was before.
+    Each parameter group carries ``lars`` (False: the group is left to ``optimizer`` as it is), ``trust_coef``
+    and ``lars_eps``; a group that lacks one gets the constructor's. ``p.grad`` is after ``step`` what it was
+    before.
 
     Raises ValueError for a negative ``eps`` or ``trust_coef``, TypeError when ``optimizer`` is none, and
     RuntimeError in ``step`` for sparse gradients.
@@ -39,7 +42,7 @@ class LARS(Optimizer):
     >>> optimizer = LARS(torch.optim.SGD([w], lr=1.0), trust_coef=0.1)
     >>> w.grad = torch.tensor([0.0, 2.0])
     >>> optimizer.step()
-    >>> [round(x, 6) for x in w.tolist()]  # |w| = 5, so the step is 0.1 x 5 long, whatever the gradient's size
+    >>> [round(x, 6) for x in w.tolist()]  # |w| = 5: the step is 0.1 x 5 long, for any gradient's size
     [3.0, 3.5]
     """
 

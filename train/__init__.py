@@ -1,1 +1,1 @@
-"""The training application: configs -> data, model, optimizer, schedule -> loop -> log, checkpoint -> results."""
+"""The application: configs -> data, model, optimizer, schedule -> loop -> log, checkpoint -> results."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from train import checkpoint, record
 from train.config import Config, Plan, flatten, make_plan
 from train.data import Data, open_data
-from train.errors import Ended, Stopped, UserError
+from train.errors import Diverged, Ended, Stopped, UserError
 from train.log import Log, Silence
 from train.loop import Position, Training
 from train.model import MODELS
@@ -35,11 +36,11 @@ def native_precision(device: torch.device) -> str:
 
 
 def build_model(config: Config, classes: int, world: World) -> nn.Module:
-    """The configured network on the device, channels last; the same weights for the same seed on every rank."""
+    """The configured network on the device, channels last; on every rank the seed's weights."""
     torch.manual_seed(config.seed)
     model = MODELS[config.model.name](num_classes=classes)
     # before DDP, whose buckets take over the strides
-    return model.to(world.device, memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last).to(world.device)
 
 
 def arithmetic_of(config: Config, world: World) -> Arithmetic:
@@ -51,7 +52,7 @@ def train(config: Config, command: str) -> None:
     stop = StopRequest()
     world = World.join()
     data = world.everywhere(lambda: open_data(config.data))
-    plan = make_plan(config, data.train_images, world.size)
+    plan = world.everywhere(lambda: make_plan(config, data.train_images, world.size))
     opened: list[Run] = []  # on the chief only
 
     def open_run() -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -82,8 +83,9 @@ def train(config: Config, command: str) -> None:
     stop.defer()
     try:
         training.run(config.max_steps)
-    except Stopped:
-        if run:
+    except (Stopped, Diverged) as ended:
+        ended.is_said_elsewhere = not world.is_chief
+        if run and isinstance(ended, Stopped):
             run.mark_stopped(True)
         raise
     finally:
@@ -232,8 +234,8 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
     lr = f"lr {optimizer.lr:g}"
     if optimizer.name == "lars" and batch.preset == "256":
         lr += " (not published)"
-    if optimizer.name == "sgd" and batch.total != 256:
-        lr += " (follows the batch linearly)"
+    if optimizer.name == "sgd" and batch.total != 256 and math.isclose(optimizer.lr, 0.2 * batch.total / 256):
+        lr += " (0.2 at 256, linear in the batch)"
     lines = {
         "data": f"{config.data.name}: {data.remark}",
         "batch": f"{plan.total:,} = {plan.micro} micro x {plan.accumulation} accumulated x {plan.processes} "

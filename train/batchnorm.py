@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, as one process would have them that saw every micro-batch in global order."""
+"""BatchNorm's running statistics, as of one process that saw every micro-batch in global order."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from train.world import World
 class RunningStatistics:
     """The running means and variances of ``model``, kept equal on every rank.
 
-    A forward pass in training moves a statistic ``r`` by ``r = (1 - m) r + m s``. Rank ``p`` of ``P`` takes ``k``
-    consecutive micro-batches of a step's ``K = P k``, so after the step ``r`` is a sum over ranks::
+    A forward pass in training moves a statistic ``r`` by ``r = (1 - m) r + m s``. Rank ``p`` of ``P`` takes
+    ``k`` consecutive micro-batches of a step's ``K = P k``, so after the step ``r`` is a sum over ranks::
 
-        r = (1 - m)^(k (P - 1)) [rank 0's, begun from the old r] + sum_p (1 - m)^(k (P - 1 - p)) [rank p's, begun from 0]
+        r = (1 - m)^(k (P - 1)) [rank 0's, begun from the old r] + sum_p (1 - m)^(k (P - 1 - p)) [rank p's,
+        begun from 0]
 
     which is one all-reduce of one flat tensor. ``model`` is the bare module, not DDP's.
     """

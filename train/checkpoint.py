@@ -11,7 +11,7 @@ from train.errors import UserError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds all of it or what it held before, whatever happens in between."""
+    """Write ``content`` so that ``path`` holds all of it or what it held before, whatever happens."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -47,7 +47,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, or a plain state_dict; raises UserError naming ``path`` when it is neither."""
+    """Read what ``save`` wrote, or a plain state_dict; raises UserError when ``path`` is neither."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -63,7 +63,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint in ``folder``, or None, and a line for each newer one that is damaged."""
+    """The newest readable checkpoint in ``folder``, or None, and a line for each damaged newer one."""
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         try:

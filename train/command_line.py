@@ -23,12 +23,16 @@ from train.config import (
 )
 from train.errors import UserError
 
+# keys whose value is taken as it stands
+TEXTS = ("data.root", "evaluate", "name", "runs_dir")
+
 
 def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
     """Return ``arguments`` as Hydra needs them; raises UserError for what no spelling can mend.
 
-    ``batch=256`` is quoted, because Hydra reads a bare 256 as an integer and a group's choice must be a string;
-    ``data.root=DIR`` alone says ``data=imagenet``; ``--cfg`` prints numbers in the place of interpolations.
+    ``batch=256`` is quoted, because Hydra reads a bare 256 as an integer and a group's choice must be a
+    string, and so are paths, which may hold ``=`` as the names of our own run folders do; ``data.root=DIR``
+    alone says ``data=imagenet``; ``--cfg`` prints numbers in the place of interpolations.
     """
     parser = get_args_parser()
 
@@ -43,7 +47,7 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
             "`python train/main.py -m ...`, which uses every GPU by itself"
         )
     given = [argument.partition("=")[0] for argument in flags.overrides]
-    spelled = [_quote_numbers(a) if a.startswith("batch=") else a for a in arguments]
+    spelled = [_quote(argument) for argument in arguments]
     if "data.root" in given and "data" not in given:
         spelled.append("data=imagenet")
     if flags.cfg and not flags.resolve and flags.cfg != "hydra":
@@ -51,16 +55,21 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
     return spelled
 
 
-def _quote_numbers(argument: str) -> str:
-    key, _, choices = argument.partition("=")
-    return f"{key}=" + ",".join(f"'{c}'" if re.fullmatch(r"\d[\d_]*", c) else c for c in choices.split(","))
+def _quote(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if key == "batch":
+        quoted = [f"'{c}'" if re.fullmatch(r"\d[\d_]*", c) else c for c in value.split(",")]
+        return f"{key}={','.join(quoted)}"
+    if key in TEXTS and value and value != "null" and value[0] not in "'\"":
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return argument
 
 
 def unspell(overrides: Sequence[str]) -> str:
     """The command that a person types to have a run of ``overrides`` again."""
-    return shlex.join(
-        ["python", "train/main.py", *(re.sub(r"^batch='(\d+)'$", r"batch=\1", o) for o in overrides)]
-    )
+    plain = [re.sub(rf"^({'|'.join(('batch', *TEXTS))})='(.*)'$", r"\1=\2", o) for o in overrides]
+    return shlex.join(["python", "train/main.py", *plain])
 
 
 def explain(error: BaseException) -> str:
@@ -74,7 +83,8 @@ def explain(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, MissingConfigException) and cause.options is not None:
             group, _, choice = (cause.missing_cfg_file or "").rpartition("/")
-            mend = f"{group}={choice} does not exist: choose {group}={'|'.join(sorted(cause.options, key=_by_size))}"
+            options = "|".join(sorted(cause.options, key=_by_size))
+            mend = f"{group}={choice} does not exist: choose {group}={options}"
             if group == "batch":
                 mend += ", or give a size of your own by batch.total=N (with optimizer.lr=X)"
             return mend
@@ -92,7 +102,7 @@ def explain(error: BaseException) -> str:
 def _unknown_key(key: str) -> str:
     schema = OmegaConf.structured(Config)
     keys = [*flatten(_shape(schema)), *_variants()]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, [k for k in keys if k != key], n=1, cutoff=0.5)
     return f"there is no key '{key}'" + (
         f": did you mean '{near[0]}'?" if near else ": see --cfg job for those there are"
     )
@@ -100,7 +110,7 @@ def _unknown_key(key: str) -> str:
 
 def _variants() -> list[str]:
     nodes = [("data", FractalsConfig), ("data", ImageNetConfig), ("optimizer", LARSConfig)]
-    return [f"{group}.{key}" for group, node in nodes for key in node.__dataclass_fields__]
+    return [f"{group}.{key}" for group, node in nodes for key in vars(node)["__dataclass_fields__"]]
 
 
 def _shape(node: object) -> dict:
@@ -116,7 +126,7 @@ def _by_size(preset: str) -> tuple[float, str]:
 
 
 def typed(composed: DictConfig) -> Config:
-    """The composed configuration as the schema's classes; raises UserError for a key that it does not have."""
+    """The composed configuration as the schema's classes; raises UserError for a key not in it."""
     values = OmegaConf.to_container(composed, resolve=True)
     settings = OmegaConf.to_object(composed)
     assert isinstance(values, dict) and isinstance(settings, Config)
@@ -131,15 +141,15 @@ def typed(composed: DictConfig) -> Config:
 
 
 def default_name(settings: Config, overrides: Sequence[str]) -> str:
-    """What runs, in one word: the same for the same result, and without a clock, so that every rank says the same."""
+    """What runs, in one word: the same for the same result, with no clock in it, so on every rank."""
     groups = {"data", "model", "batch", "optimizer", "seed"}
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    chosen = [o.input_line for o in parsed if o.key_or_group in groups and o.input_line]
-    plain = flatten(asdict(typed(hydra.compose("config", overrides=chosen))))
     here = flatten(asdict(settings))
     name = f"{settings.data.name}-{settings.model.name}-{settings.batch.preset}-{settings.optimizer.name}"
     name += f"-seed{settings.seed}"
     for key in sorted({o.key_or_group for o in parsed} - groups - WITHOUT_EFFECT):
-        if key in here and here[key] != plain.get(key):
+        others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
+        without = flatten(asdict(typed(hydra.compose("config", overrides=others))))
+        if key in here and here[key] != without.get(key):
             name += f"-{key}={here[key]}"
     return re.sub(r"[\s/\\]+", "_", name)

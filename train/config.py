@@ -159,17 +159,19 @@ class Plan:
 
 
 def make_plan(config: Config, train_images: int, processes: int) -> Plan:
-    """Divide the global batch over ``processes``; raises UserError with the numbers when it does not divide."""
+    """Divide the global batch over ``processes``; raises UserError when it does not divide."""
     total, micro = config.batch.total, config.batch.micro
     micro_batches = total // micro
     if micro_batches % processes:
         fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
-        nearest = sorted(
-            {max(n for n in fits if n < processes), min([n for n in fits if n > processes] or fits[-1:])}
-        )
+        nearest = {
+            max(n for n in fits if n < processes),
+            min([n for n in fits if n > processes] or fits[-1:]),
+        }
+        mend = " or ".join(f"nproc={n}" for n in sorted(nearest))
         raise UserError(
-            f"batch.total={total} is {micro_batches} micro-batches of batch.micro={micro}, which {processes} processes "
-            f"do not divide: use nproc={' or nproc='.join(map(str, nearest))}, or another batch.micro"
+            f"batch.total={total} is {micro_batches} micro-batches of batch.micro={micro}, not to be shared "
+            f"by {processes} processes: {mend} would do"
         )
     if train_images < total:
         raise UserError(

@@ -21,6 +21,6 @@ class Diverged(Ended):
 
 
 class Stopped(Ended):
-    """A signal asked for the end and everything is saved: the same command goes on (sysexits' EX_TEMPFAIL)."""
+    """A signal came and everything is saved: the same command goes on (sysexits' EX_TEMPFAIL)."""
 
     exit_code = 75

@@ -1,5 +1,7 @@
 """How many processes a run takes on this machine, and starting them with torch.distributed.run."""
 
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -27,8 +29,8 @@ def process_count(config: Config, gpus: int) -> tuple[int, str]:
         return count, ""
     idle = ", ".join(str(i) for i in range(count, gpus))
     return count, (
-        f"using {count} of {gpus} GPUs: {micro_batches} micro-batches of {config.batch.micro} do not divide by more; "
-        f"GPU {idle} idle (another batch.micro may divide)"
+        f"using {count} of {gpus} GPUs: {micro_batches} micro-batches of {config.batch.micro} do not divide "
+        f"by more; GPU {idle} idle (another batch.micro may divide)"
     )
 
 
@@ -38,6 +40,10 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # its report of failures would bury the one line that the worker has said
+    for name in ("torch.distributed.run", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     options = [
         "--standalone",
         "--nproc-per-node",

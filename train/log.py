@@ -16,10 +16,10 @@ from train.checkpoint import write_whole
 
 
 class Log:
-    """The log of one run in its ``folder``; all scalars are over ``images`` seen, so that batch sizes overlay.
+    """The log of one run in its ``folder``; scalars are over images seen, so that batch sizes overlay.
 
-    ``rows`` and ``images`` say where the run goes on: later rows of an earlier attempt are dropped from ``log.jsonl``
-    and superseded in TensorBoard.
+    ``rows`` and ``images`` say where the run goes on: later rows of an earlier attempt are dropped from
+    ``log.jsonl`` and superseded in TensorBoard.
     """
 
     def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
@@ -74,7 +74,7 @@ class Log:
         """Once a run: what was set, for TensorBoard's HParams page, and ``text`` on what ran."""
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
         for summary in hparams(plain, {"validation/top1": 0.0}):
-            self._board.file_writer.add_summary(summary)  # type: ignore[union-attr]
+            self._board.file_writer.add_summary(summary)  # type: ignore[union-attr, attr-defined]
         self._board.add_text("run", text)
 
     def say(self, line: str) -> None:

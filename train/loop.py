@@ -1,4 +1,4 @@
-"""The order of things: steps, then an evaluation, then a row, epoch after epoch; and where a run can stop and go on."""
+"""The order of things: steps, an evaluation, a row, epoch after epoch; where a run stops and goes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Position:
 
 @dataclass
 class Training:
-    """Everything a run needs, connected. ``forward`` is ``model`` as the step calls it: DDP's, or ``model`` itself."""
+    """Everything a run needs, connected. ``forward`` is ``model`` as the step calls it, in DDP or bare."""
 
     model: nn.Module
     forward: nn.Module
@@ -70,7 +70,8 @@ class Training:
     def run(self, max_steps: int | None = None) -> None:
         """Train to the end, or to ``max_steps`` from the run's beginning.
 
-        Raises Stopped, with everything saved, when any rank was asked to stop, and Diverged when the loss is not finite.
+        Raises Stopped, with everything saved, when any rank was asked to stop, and Diverged when the loss is
+        not finite.
         """
         statistics = RunningStatistics(self.model, self.world)
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
@@ -169,7 +170,7 @@ class Training:
             self.save(self.state(), self.position.step)
             self._saved_at = time.monotonic()
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         if self.world.is_chief:
             self.save(self.state(), self.position.step)
         raise Stopped(

@@ -1,8 +1,9 @@
-"""The entry: ``python train/main.py batch=32k``. From a command line to a configuration to a run to an exit code."""
+"""The entry, ``python train/main.py batch=32k``: from a command line to a run to an exit code."""
 
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,15 +24,12 @@ CONFIGS = next(
     p for p in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if p.is_dir()
 )
 
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+
+# what a disk or a path refuses, and no bug of ours
 MENDABLE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENOENT ENAMETOOLONG EIO".split()
 }
 
 
@@ -47,11 +45,12 @@ def _outcome(composed: DictConfig, overrides: list[str]) -> int:
         settings = command_line.typed(composed)
         config.validate(settings)
         settings.name = settings.name or command_line.default_name(settings, overrides)
+    except MISTAKES as error:
+        return refuse(error)
+    try:
         return start(settings, overrides)
     except Ended as ended:
         return report(ended)
-    except (HydraException, OmegaConfBaseException) as error:
-        return report(UserError(command_line.explain(error)))
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
@@ -82,6 +81,15 @@ def start(settings: config.Config, overrides: list[str]) -> int:
     return 0
 
 
+def refuse(error: Exception) -> int:
+    """Say what is wrong with the configuration, once for all ranks: they compose the same."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        # rank 0 gets the time to say it before torchrun ends all
+        time.sleep(2)
+        return UserError.exit_code
+    return report(UserError(command_line.explain(error)))
+
+
 def report(ended: Ended) -> int:
     if not ended.is_said_elsewhere:
         print(f"{'' if isinstance(ended, Stopped) else 'error: '}{ended}", file=sys.stderr, flush=True)
@@ -95,18 +103,15 @@ def leave_with(code: int) -> None:
 
 
 def main() -> None:
-    """Run the command line; exit code 0 finished, 2 the user's mistake, 3 diverged, 75 stopped with all saved."""
-    under_torchrun = "RANK" in os.environ
+    """Run the command line; exit code 0 finished, 2 user's mistake, 3 diverged, 75 stopped and saved."""
     # Hydra's own way to hand its errors to the caller instead of printing and exiting with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
     try:
-        sys.argv[1:] = command_line.spell(sys.argv[1:], under_torchrun)
+        sys.argv[1:] = command_line.spell(sys.argv[1:], "RANK" in os.environ)
         job()
-    except Ended as ended:
-        leave_with(report(ended))
-    except (HydraException, OmegaConfBaseException) as error:
-        leave_with(report(UserError(command_line.explain(error))))
+    except MISTAKES as error:
+        leave_with(refuse(error))
     except KeyboardInterrupt:
         leave_with(report(Stopped("stopped before training began: start the same command again")))
 

@@ -29,8 +29,8 @@ class _Block(nn.Module):
 def resnet8(num_classes: int) -> nn.Sequential:
     """The CIFAR ResNet of 6n+2 layers with n=1, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
 
-    81,552 parameters at 64 classes. A change of stride has a projection in its shortcut, and convolutions start as
-    torchvision's ResNets do (He initialisation by fan-out).
+    81,552 parameters at 64 classes. A change of stride has a projection in its shortcut, and convolutions
+    start as torchvision's ResNets do (He initialisation by fan-out).
     """
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))

@@ -10,7 +10,7 @@ from train.config import LARSConfig, OptimizerConfig
 
 
 def make_optimizer(params: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    """SGD over all of ``params``, with LARS around it where ``config`` is LARS's. No parameter is left out."""
+    """SGD over all ``params``, with LARS around it where ``config`` is LARS's; none is left out."""
     sgd = SGD(params, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     if isinstance(config, LARSConfig):
         return LARS(sgd, eps=config.eps, trust_coef=config.trust_coef)

@@ -20,7 +20,7 @@ class Run:
     """``<runs_dir>/<name>/``, claimed for this process until it ends."""
 
     def __init__(self, config: Config) -> None:
-        """Claim the folder; raises UserError when a live process has it or another configuration was run in it."""
+        """Claim the folder; raises UserError when a live process or another configuration has it."""
         assert config.name is not None
         self.folder = Path(config.runs_dir).expanduser().absolute() / config.name
         self.checkpoints = self.folder / "checkpoints"
@@ -58,7 +58,8 @@ class Run:
         ]
         if differing:
             raise UserError(
-                f"{self.folder} was run with another configuration ({'; '.join(differing)}): give another name=NAME"
+                f"{self.folder} was run with another configuration ({'; '.join(differing)}): "
+                "give another name=NAME"
             )
 
     @property
@@ -73,7 +74,7 @@ class Run:
         checkpoint.write_whole(self.folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
 
     def mark_stopped(self, stopped: bool) -> None:
-        """Leave or remove the file by which a launcher knows that the same command should be started again."""
+        """Leave or remove the file that tells a launcher to start the same command again."""
         marker = self.folder / "stopped"
         if stopped:
             checkpoint.write_whole(marker, b"start the same command again\n")

@@ -41,9 +41,9 @@ def train_step(
 ) -> Tensor | None:
     """Move the weights once, down the mean loss over every image of every rank's ``count`` micro-batches.
 
-    All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in nats,
-    0-d float32 and still on the device: reading it waits. When any rank's ``stop()`` is true the step is dropped,
-    weights and statistics are as before, and None is returned on every rank.
+    All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in
+    nats, 0-d float32 and still on the device: reading it waits. When any rank's ``stop()`` is true the step
+    is dropped, weights and statistics are as before, and None is returned on every rank.
     """
     model.train()
     loss_sum = torch.zeros((), device=arithmetic.device)
@@ -86,7 +86,7 @@ def evaluate(
     arithmetic: Arithmetic,
     stop: Callable[[], bool] = lambda: False,
 ) -> Scores | None:
-    """Score ``model``, the bare module, on all ranks' ``batches``: sums and counts first, one division at the end.
+    """Score ``model``, the bare module, on all ranks' ``batches``: sums first, one division at the end.
 
     Each rank gives its own share of the images; shares may differ in size and may be empty, but the number of
     ``batches`` is the same on every rank. None when any rank's ``stop()`` is true.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -25,8 +26,8 @@ def under_torchrun() -> bool:
 class World:
     """This process among all: its rank, its device and what the processes do together.
 
-    ``rank`` counts from 0 to ``size`` - 1 over all machines, ``local_rank`` on this one. Rank 0 is the chief, the
-    only one that writes files.
+    ``rank`` counts from 0 to ``size`` - 1 over all machines, ``local_rank`` on this one. Rank 0 is the chief,
+    the only one that writes files.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
@@ -70,16 +71,19 @@ class World:
         if self.size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():
+            # torch 2.15 has another name for broadcast_buffers, which older ones do not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Gradients of a backward pass in here stay on this rank and add to the next one's."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def everywhere(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns on this rank; an ``Ended`` that it raises on any rank is raised on every rank."""
+        """What ``function`` returns on this rank; an ``Ended`` raised on any rank is raised on every rank."""
         result, ended = None, None
         try:
             result = function()
@@ -92,24 +96,24 @@ class World:
             dist.all_gather_object(all_ended, ended)
             first = next((rank for rank, error in enumerate(all_ended) if error is not None), None)
             if first is not None:
-                error = all_ended[first] if ended is None or first != self.rank else ended
-                assert error is not None
-                error.is_said_elsewhere = first != self.rank
-                raise error
+                told = all_ended[first] if first != self.rank else ended
+                assert told is not None
+                told.is_said_elsewhere = first != self.rank
+                raise told
         return result  # type: ignore[return-value]
 
     def on_chief(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns on the chief, on every rank; an ``Ended`` that it raises is raised on every rank."""
+        """What ``function`` returns on the chief, on every rank, or the ``Ended`` that it raises there."""
         message = [self.everywhere(lambda: function() if self.is_chief else None)]
         if self.size > 1:
             dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
         return message[0]  # type: ignore[return-value]
 
     def agree(self, flag: bool) -> bool:
-        """Whether any rank's ``flag`` was set at the call before this one: asks now, and reads one call later.
+        """Whether any rank's ``flag`` was set at the call before this one: ask now, read one call later.
 
-        Every rank must call it equally often. The answer of the last call was long under way, so nothing waits;
-        one process alone is answered at once.
+        Every rank must call it equally often. The answer of the last call was long under way, so nothing
+        waits; one process alone is answered at once.
         """
         if self.size == 1:
             return flag

@@ -1,4 +1,4 @@
-"""Images on their way from disk to the device. ``open_data`` is the door: what to train on, and what it is."""
+"""Images on their way from disk to the device. ``open_data`` is the door."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ILSVRC_2012 = (1_281_167, 50_000, 1_000)
 
 @dataclass(frozen=True)
 class Data:
-    """An open data set: its counts, what identifies it, what a reader must know of it, and how to make its loader."""
+    """An open data set: its counts, what identifies it, what a reader must know, how to load it."""
 
     classes: int
     train_images: int

@@ -1,4 +1,4 @@
-"""How a training image is cut out and mirrored, as a function of (seed, epoch, image index), and an evaluation image."""
+"""How images are cut out and mirrored: for training a function of (seed, epoch, image index)."""
 
 import math
 
@@ -29,13 +29,13 @@ def minimal_crop(
 
 
 def scale_and_aspect_crop(image: Image.Image, size: int, seed: int, epoch: int, index: int) -> Image.Image:
-    """A random rectangle of area 0.08-1 and aspect 3/4-4/3, resized to ``size`` x ``size`` (Szegedy et al. 2015)."""
+    """A random rectangle, area 0.08-1, aspect 3/4-4/3, resized to ``size`` (Szegedy et al. 2015)."""
     box = scale_and_aspect_box(image.width, image.height, seed, epoch, index)
     return image.crop(box).resize((size, size), BILINEAR)
 
 
 def scale_and_aspect_box(width: int, height: int, seed: int, epoch: int, index: int) -> Box:
-    """The rectangle, by torchvision's RandomResizedCrop.get_params: ten tries, then the largest central one."""
+    """The rectangle, as torchvision's RandomResizedCrop: ten tries, then the largest central one."""
     tries = uniform(CROP, seed, epoch, index, np.arange(10)[:, None], np.arange(4))
     for area, aspect, x, y in tries.tolist():
         target = width * height * (0.08 + 0.92 * area)
@@ -50,7 +50,7 @@ def scale_and_aspect_box(width: int, height: int, seed: int, epoch: int, index: 
 
 
 def central_crop(image: Image.Image, resize: int, size: int, *, square: bool) -> Image.Image:
-    """The central ``size`` x ``size``; resized before to ``resize`` x ``resize``, or its shorter side to ``resize``."""
+    """The central ``size`` x ``size`` of the image resized: both sides to ``resize``, or the shorter."""
     width = height = resize
     if not square:
         # the longer side is truncated, as torchvision's Resize does

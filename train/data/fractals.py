@@ -1,8 +1,9 @@
-"""The default data set: pictures of iterated function systems, made by formula, as JPEG files in ImageFolder layout.
+"""The default data: iterated function systems, drawn by formula, as JPEG files in ImageFolder layout.
 
-After FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515). Each class is one random system of 2-7 contractive
-affine maps; each image jitters the system's coefficients, rotates it, colours it and adds noise. All of it is integer
-bits and plain elementwise float64 arithmetic, so it is the same on every machine; JPEG is the only library in between.
+After FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515). Each class is one random system of 2-7
+contractive affine maps; each image jitters the system's coefficients, rotates it, colours it and adds noise.
+All of it is integer bits and plain elementwise float64 arithmetic, so it is the same on every machine; JPEG
+is the only library in between.
 """
 
 import fcntl
@@ -45,8 +46,8 @@ def shape(config: FractalsConfig) -> str:
 def provide(config: FractalsConfig) -> Path:
     """The folder with this data set's images, which are made now if they are not there yet.
 
-    Made whole or not at all: into a folder beside it that is renamed at the end. Processes that start together wait
-    for the one that makes it.
+    Made whole or not at all: into a folder beside it that is renamed at the end. Processes that start
+    together wait for the one that makes it.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lars-imagenet"
     root = Path(config.root).expanduser().absolute() if config.root else base / f"fractals-{shape(config)}"
@@ -116,7 +117,7 @@ def _make_class(root: Path, label: int, config: FractalsConfig) -> int:
 
 @dataclass(frozen=True)
 class System:
-    """The maps ``(x, y) -> (a x + b y + e, c x + d y + f)``, ``maps`` M,6 of a, b, c, d, e, f, and their chances M."""
+    """Maps ``(x, y) -> (a x + b y + e, c x + d y + f)``: ``maps`` M,6 of a to f, and their chances M."""
 
     maps: NDArray[np.float64]
     chances: NDArray[np.float64]

@@ -1,7 +1,8 @@
-"""What every loader shares: which images a step and a validation take on this rank, and their way to the device."""
+"""What loaders share: which images a rank takes for a step or a validation, and the way to the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -25,14 +26,14 @@ class Loader(Protocol):
         """This rank's micro-batches of ``epoch``, from its ``first_step`` on, to the epoch's end."""
 
     def validation(self) -> Iterator[MicroBatch]:
-        """This rank's share of the validation images; equally many batches on every rank, some may be empty."""
+        """This rank's share of the validation images; every rank has as many batches, some empty."""
 
     def close(self) -> None:
         """Let go of worker processes."""
 
 
 class Normalise:
-    """uint8 N,H,W,C to float32 N,C,H,W in channels-last memory, on the device; mirrored where ``flip`` says."""
+    """uint8 N,H,W,C to float32 N,C,H,W, channels last, on the device; mirrored where ``flip`` says."""
 
     def __init__(self, config: DataConfig, device: torch.device) -> None:
         self._device = device
@@ -51,7 +52,7 @@ class Normalise:
 def micro_batches(
     plan: Plan, seed: int, epoch: int, first_step: int, rank: int
 ) -> Iterator[NDArray[np.int64]]:
-    """The image indices of each of this rank's micro-batches: every step's are dealt out in one global order."""
+    """The images of each of this rank's micro-batches: every step's are dealt out in one global order."""
     order = epoch_order(seed, epoch, plan.train_images)
     mine = plan.accumulation * plan.micro
     for step in range(first_step, plan.steps_per_epoch):
@@ -62,6 +63,6 @@ def micro_batches(
 def shares(images: int, world: World) -> Iterator[NDArray[np.int64]]:
     """This rank's validation indices in batches; the largest share sets the number of batches for all."""
     mine = np.array(world.share(images), dtype=np.int64)
-    rounds = -(-(-(-images // world.size)) // EVAL_BATCH)
+    rounds = math.ceil(math.ceil(images / world.size) / EVAL_BATCH)
     for i in range(rounds):
         yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]

@@ -9,11 +9,11 @@ _GOLDEN = 0x9E3779B97F4A7C15
 def random_bits(*key: ArrayLike) -> NDArray[np.uint64]:
     """64 random bits for each entry of ``key``, non-negative integers or arrays of them that broadcast.
 
-    SplitMix64 (Steele, Lea, Flood 2014) chained over the parts of the key: integer arithmetic modulo 2^64, which no
-    release of numpy may change.
+    SplitMix64 (Steele, Lea, Flood 2014) chained over the parts of the key: integer arithmetic modulo 2^64,
+    which no release of numpy may change.
 
     >>> hex(int(random_bits(1, 2)))
-    '0xb20dfd6d75ea23c3'
+    '0xc7667e4957d18953'
     """
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):

@@ -18,8 +18,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tif
 class Folder:
     """One split of an ImageFolder tree, ``folder/<class>/*``, sorted by class and file name.
 
-    Paths are kept in one numpy array and not in a list: 1.28 million Python strings cost every worker their memory.
-    Raises UserError for a folder that is missing, empty or without an image in some class.
+    Paths are kept in one numpy array and not in a list: 1.28 million Python strings cost every worker their
+    memory. Raises UserError for a folder that is missing, empty or without an image in some class.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class Folder:
 
 
 def open_folders(root: Path) -> tuple[Folder, Folder]:
-    """The training and the validation split under ``root``; raises UserError unless both have the same classes."""
+    """The training and validation split under ``root``; raises UserError unless their classes agree."""
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder: give the one that holds train/ and val/")
     missing = [split for split in ("train", "val") if not (root / split).is_dir()]

@@ -1,0 +1,151 @@
+"""Rebuild the README's table and the plot of top-1 against epoch from the records under ``results/fractals``.
+
+Usage: python scripts/report.py [--check]      (--check writes nothing and fails when the README would change)
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train.data.fractals import FINGERPRINTS  # noqa: E402
+
+RECORDS = ROOT / "results" / "fractals"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- table: python scripts/report.py -->", "<!-- /table -->"
+
+PRESETS = ("256", "8k", "16k", "32k")
+# torchlars README, "Best Top-1 accuracy"
+PUBLISHED = {"256": "73.79", "8k": "73.78", "16k": "73.36", "32k": "72.26"}
+PUBLISHED_OPTIMIZER = {"256": "sgd", "8k": "lars", "16k": "lars", "32k": "lars"}
+# Okabe and Ito's palette, told apart also by the colour-blind
+COLOURS = {"256": "#000000", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run: its composed configuration, its rows and its result."""
+
+    folder: Path
+    config: Any
+    rows: list[dict[str, float]]
+    result: dict[str, Any]
+
+    @property
+    def preset(self) -> str:
+        return str(self.config.batch.preset)
+
+    @property
+    def optimizer(self) -> str:
+        return str(self.config.optimizer.name)
+
+    @property
+    def is_published_row(self) -> bool:
+        return PUBLISHED_OPTIMIZER[self.preset] == self.optimizer
+
+    @property
+    def policy(self) -> str:
+        return "LARS + poly(2)" if self.optimizer == "lars" else "SGD, poly(2)"
+
+
+def read(folder: Path) -> Record:
+    return Record(
+        folder,
+        OmegaConf.load(folder / "config.yaml"),
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
+        json.loads((folder / "result.json").read_text()),
+    )
+
+
+def records() -> list[Record]:
+    """The finished runs on the published pixels, presets in order and the published optimizer first."""
+    found = []
+    for path in sorted(RECORDS.glob("*/result.json")):
+        record = read(path.parent)
+        if record.result["data_fingerprint"] not in FINGERPRINTS.values():
+            print(
+                f"left out {record.folder.name}: its images are not those of the other records",
+                file=sys.stderr,
+            )
+            continue
+        found.append(record)
+    return sorted(found, key=lambda r: (PRESETS.index(r.preset), not r.is_published_row, r.folder.name))
+
+
+def table(rows: list[Record]) -> str:
+    lines = [
+        "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
+        "| ours, fractals: batch | last epoch (reported) | best |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        published = PUBLISHED[r.preset] if r.is_published_row else "-"
+        warmup = r.config.schedule.warmup_epochs
+        lr = f"{r.config.optimizer.lr:g}"
+        if r.is_published_row and r.preset == "256":
+            lr = f"0.2 ({lr} on fractals)"
+        lines.append(
+            f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
+            f"| {published} | not run yet | {r.config.batch.total:,} "
+            f"| **{r.result['last_top1']:.2f}** | {r.result['best_top1']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: list[Record], path: Path) -> None:
+    """Validation top-1 against epoch, all rows: dashed where the optimizer is not the published one."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
+    for r in rows:
+        epochs, top1 = [x["epoch"] for x in r.rows], [x["val_top1"] for x in r.rows]
+        label = f"{r.preset} ({r.config.batch.total:,}), {r.optimizer.upper()}: {top1[-1]:.1f} %"
+        style = "-" if r.is_published_row else "--"
+        axes.plot(epochs, top1, style, color=COLOURS[r.preset], label=label, linewidth=1.6)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation top-1 (%)")
+    axes.set_title("ResNet-8 on fractals, 64 classes (not ImageNet): the four rows, batch divided by 8")
+    axes.set_xlim(0, max(len(r.rows) for r in rows))
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.legend(title="batch= (global batch), optimizer: last epoch", loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Software": None})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when the README would change"
+    )
+    check = parser.parse_args().check
+    rows = records()
+    if not rows:
+        print(
+            f"no finished run under {RECORDS}: copy config.yaml, log.jsonl and result.json there",
+            file=sys.stderr,
+        )
+        return 2
+    text = README.read_text()
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    rebuilt = f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}"
+    if check:
+        if rebuilt != text:
+            print(
+                "README.md's table is not what the records say: run python scripts/report.py", file=sys.stderr
+            )
+        return int(rebuilt != text)
+    README.write_text(rebuilt)
+    plot(rows, RECORDS / "top1.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

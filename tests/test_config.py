@@ -1,0 +1,133 @@
+"""The presets: published numbers, the scale-down rule, and that every combination composes."""
+
+from dataclasses import asdict
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from train import command_line, config
+from train.errors import UserError
+from train.main import CONFIGS
+
+PRESETS = ("256", "8k", "16k", "32k")
+
+
+@pytest.fixture(autouse=True)
+def composer():
+    config.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> config.Config:
+    spelled = command_line.spell(overrides, under_torchrun=False)
+    settings = command_line.typed(compose("config", overrides=spelled))
+    config.validate(settings)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("preset", "optimizer", "total", "lr", "warmup"),
+    [
+        ("256", "sgd", 256, 0.2, 0),
+        ("8k", "lars", 8192, 12.8, 5),
+        ("16k", "lars", 16384, 25.0, 5),
+        ("32k", "lars", 32768, 29.0, 5),
+    ],
+)
+def test_preset_on_imagenet_is_the_published_row(preset, optimizer, total, lr, warmup):
+    c = composed(f"batch={preset}", "data=imagenet")
+    assert (c.optimizer.name, c.batch.total, c.optimizer.lr) == (optimizer, total, lr)
+    assert (c.schedule.warmup_epochs, c.epochs, c.schedule.power, c.schedule.origin) == (
+        warmup,
+        90,
+        2,
+        "start",
+    )
+    assert (c.optimizer.momentum, c.optimizer.weight_decay, c.model.name) == (0.9, 1e-4, "resnet50")
+    assert c.batch.micro == (32 if preset == "256" else 64)
+
+
+@pytest.mark.parametrize(
+    ("preset", "total", "sgd_lr", "lars_lr", "micro"),
+    [
+        ("256", 32, 0.025, 2.26, 32),
+        ("8k", 1024, 0.8, 12.8, 512),
+        ("16k", 2048, 1.6, 25.0, 512),
+        ("32k", 4096, 3.2, 29.0, 512),
+    ],
+)
+def test_fractals_divide_the_batch_by_8_and_only_the_sgd_lr_follows(preset, total, sgd_lr, lars_lr, micro):
+    sgd, lars = (composed(f"batch={preset}", f"optimizer={o}") for o in ("sgd", "lars"))
+    assert sgd.batch.total == lars.batch.total == total and sgd.batch.micro == micro
+    assert (sgd.optimizer.lr, lars.optimizer.lr) == pytest.approx((sgd_lr, lars_lr))
+    assert sgd.schedule.warmup_epochs == lars.schedule.warmup_epochs == (0 if preset == "256" else 5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
+@pytest.mark.parametrize("data", ["fractals", "imagenet"])
+def test_every_preset_composes_with_both_optimizers(preset, optimizer, data):
+    c = composed(f"batch={preset}", f"optimizer={optimizer}", f"data={data}")
+    assert c.optimizer.name == optimizer and c.data.name == data and c.batch.preset == preset
+    if optimizer == "sgd":
+        assert c.optimizer.lr == pytest.approx(0.2 * c.batch.total / 256)
+    images = 1_281_167 if data == "imagenet" else 20_480
+    assert config.make_plan(c, images, 1).steps > 0
+
+
+def test_the_32k_row_takes_39_steps_an_epoch_and_drops_3215_images():
+    plan = config.make_plan(composed("batch=32k", "data=imagenet"), 1_281_167, 8)
+    assert (plan.steps_per_epoch, plan.dropped, plan.accumulation) == (39, 3215, 64)
+
+
+def test_default_is_the_32k_row_on_fractals():
+    assert asdict(composed()) == asdict(
+        composed("batch=32k", "data=fractals", "optimizer=lars", "model=resnet8")
+    )
+
+
+def test_a_total_given_by_hand_is_taken_as_it_is():
+    assert composed("batch=8k", "batch.total=96", "batch.micro=32").batch.total == 96
+
+
+def test_data_root_alone_means_imagenet_and_an_explicit_data_wins(tmp_path):
+    assert composed(f"data.root={tmp_path}").data.name == "imagenet"
+    assert composed(f"data.root={tmp_path}", "data=fractals").data.name == "fractals"
+
+
+def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMAGENET_DIR", str(tmp_path))
+    assert composed("data=imagenet").data.root == str(tmp_path)
+    assert composed("data=imagenet", "data.root=/x").data.root == "/x"
+    assert composed().data.root is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "fractals-resnet8-32k-lars-seed0"),
+        (["batch=256", "seed=3"], "fractals-resnet8-256-sgd-seed3"),
+        (["optimizer=sgd", "optimizer.lr=1.5"], "fractals-resnet8-32k-sgd-seed0-optimizer.lr=1.5"),
+        (["epochs=90", "optimizer.lr=29"], "fractals-resnet8-32k-lars-seed0"),
+        (
+            ["epochs=3", "max_steps=2", "nproc=2", "data.workers=1"],
+            "fractals-resnet8-32k-lars-seed0-epochs=3",
+        ),
+        (["data=imagenet", "data.root=/x", "batch=8k"], "imagenet-resnet50-8k-lars-seed0"),
+    ],
+)
+def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, name):
+    spelled = command_line.spell(overrides, under_torchrun=False)
+    assert command_line.default_name(composed(*overrides), spelled) == name
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_accumulation_and_processes_make_up_the_batch(count):
+    c = composed("batch=8k", "data=imagenet")
+    if 128 % count:
+        with pytest.raises(UserError, match="nproc="):
+            config.make_plan(c, 1_281_167, count)
+    else:
+        plan = config.make_plan(c, 1_281_167, count)
+        assert plan.micro * plan.accumulation * plan.processes == 8192

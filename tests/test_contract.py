@@ -1,0 +1,146 @@
+"""What other software relies on: files and keys, exit codes, TensorBoard tags, weights for torchvision."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import MAIN, ROOT, SMALL, App
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contract")
+    command = [sys.executable, str(MAIN), *SMALL, "epochs=2", "batch=256", "seed=7", "log.every_steps=2"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (only,) = (folder / "runs").iterdir()
+    return only
+
+
+def test_the_name_says_what_ran(run: Path):
+    assert run.name == (
+        "fractals-resnet8-256-sgd-seed7-batch.micro=32-batch.total=128-data.classes=8"
+        "-data.train_per_class=64-data.val_per_class=21-epochs=2-precision=fp32"
+    )
+
+
+def test_config_yaml_holds_effective_values(run: Path):
+    c = OmegaConf.load(run / "config.yaml")
+    assert (c.batch.total, c.batch.micro, c.optimizer.lr, c.seed, c.precision) == (128, 32, 0.1, 7, "fp32")
+    assert "${" not in (run / "config.yaml").read_text()
+
+
+def test_a_row_for_each_evaluation(run: Path):
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [(r["epoch"], r["step"], r["images"]) for r in rows] == [(1, 4, 512), (2, 8, 1024)]
+    for row in rows:
+        assert row["train_loss"] > 0 and row["val_loss"] > 0 and row["images_per_second"] > 0
+        assert 0 <= row["val_top1"] <= row["val_top5"] <= 100 and row["seconds"] > 0
+    assert rows[-1]["lr"] == pytest.approx(0.1 * (1 - 7 / 8) ** 2)
+
+
+def test_result_says_what_ran_where(run: Path):
+    result = json.loads((run / "result.json").read_text())
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert result["last_top1"] == rows[-1]["val_top1"]
+    assert result["best_top1"] == max(r["val_top1"] for r in rows)
+    assert result["steps"] == 8 and result["parameters"] == 77_912 and len(result["data_fingerprint"]) == 64
+    assert (
+        result["command"].startswith("python train/main.py data.classes=8")
+        and "batch=256" in result["command"]
+    )
+    assert {"versions", "hardware", "commit", "seconds"} <= result.keys() and "NOT ImageNet" in result["data"]
+
+
+def test_tensorboard_has_every_curve_over_images_seen(run: Path):
+    board = EventAccumulator(str(run / "tb")).Reload()
+    assert set(board.Tags()["scalars"]) >= {
+        "train/loss", "train/lr", "epoch", "images_per_second",
+        "validation/top1", "validation/top5", "validation/loss",
+    }  # fmt: skip
+    assert [e.step for e in board.Scalars("validation/top1")] == [512, 1024]
+    assert [e.step for e in board.Scalars("train/loss")] == [256, 512, 768, 1024]
+    assert "_hparams_/session_start_info" in board.summary_metadata
+
+
+def test_evaluate_prints_one_json_line_and_touches_no_run_folder(run: Path, app: App, tmp_path: Path):
+    done = app(*SMALL, f"evaluate={run / 'weights.pt'}")
+    scores = json.loads(done.stdout)
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert scores == {k: last[k] for k in ("val_top1", "val_top5", "val_loss")} | {"images": 168}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
+    app(*SMALL, "epochs=2", "max_steps=4", "name=run")
+    (checkpoint,) = (tmp_path / "runs/run/checkpoints").iterdir()
+    row = json.loads((tmp_path / "runs/run/log.jsonl").read_text())
+    assert json.loads(app(*SMALL, f"evaluate={checkpoint}").stdout)["val_loss"] == row["val_loss"]
+
+
+def test_cfg_job_prints_numbers(app: App):
+    shown = OmegaConf.create(app("batch=8k", "optimizer=sgd", "--cfg", "job").stdout)
+    assert (shown.batch.total, shown.optimizer.lr) == (1024, 0.8)
+    assert "${" not in OmegaConf.to_yaml(shown)
+
+
+def test_the_banner_says_that_this_is_not_imagenet_and_how_it_was_scaled(app: App):
+    shape = ["data.classes=8", "data.train_per_class=128", "data.val_per_class=21"]
+    said = app("batch=256", "optimizer=lars", "max_steps=1", "epochs=1", *shape).stdout
+    assert "NOT ImageNet" in said and "preset 256 of 256 / 8: scaled down with the data" in said
+    assert "not published" in said
+    short = app("batch=8k", "max_steps=1", "epochs=1", *shape).stdout
+    assert "THE RUN ENDS INSIDE THE WARM-UP" in short
+
+
+def test_help_and_errors_come_without_importing_torch():
+    code = "import sys, train.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_imports_go_one_way():
+    """``lars`` imports torch alone, and only the upper files know the lower ones."""
+    imports: dict[str, set[str]] = {}
+    for path in [*ROOT.glob("lars/*.py"), *ROOT.glob("train/**/*.py")]:
+        tree = ast.walk(ast.parse(path.read_text()))
+        names = {n.module or "" for n in tree if isinstance(n, ast.ImportFrom)}
+        names |= {
+            a.name
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Import)
+            for a in n.names
+        }
+        imports[path.relative_to(ROOT).with_suffix("").as_posix()] = names
+    for module, names in imports.items():
+        if module.startswith("lars/"):
+            assert {n.split(".")[0] for n in names} <= {
+                "__future__",
+                "collections",
+                "typing",
+                "torch",
+                "lars",
+            }
+        ours = {n for n in names if n.startswith("train")}
+        if module in ("train/schedule", "train/model", "train/errors", "train/record", "train/data/order"):
+            assert not ours, module
+        if module != "train/world":
+            assert not any(n.startswith("torch.distributed") for n in names) or module == "train/launch", (
+                module
+            )
+        assert "train.main" not in ours and ("train.app" not in ours or module == "train/main")
+        assert "train.loop" not in ours or module == "train/app"
+
+
+def test_weights_load_into_torchvision(tmp_path: Path, app: App):
+    done = app(*SMALL, "model=resnet50", "batch.total=8", "batch.micro=8", "data.train_per_class=1",
+               "data.val_per_class=1", "epochs=1", "name=run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    from torchvision.models import resnet50
+
+    resnet50(num_classes=8).load_state_dict(torch.load(tmp_path / "runs/run/weights.pt", weights_only=True))

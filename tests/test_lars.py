@@ -1,0 +1,210 @@
+"""LARS: held to a slow float64 reference, to its reduction to SGD, and to what a step must leave alone."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from lars import LARS
+from train.schedule import learning_rate
+
+
+def tensors(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(16, 3, 3, 3), (16,), (10, 16), (10,), (1,)]
+    return [
+        torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes
+    ]
+
+
+def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1000 + step)
+    return [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) for p in params]
+
+
+def reference(params, grads, buffers, lr, momentum, decay, trust_coef=0.001, eps=1e-8):
+    """torchlars around torch.optim.SGD, one tensor at a time: lr outside the momentum buffer."""
+    for w, g, v in zip(params, grads, buffers, strict=True):
+        w_norm, g_norm = w.pow(2).sum().sqrt(), g.pow(2).sum().sqrt()
+        ratio = trust_coef * w_norm / (g_norm + decay * w_norm + eps) if w_norm > 0 and g_norm > 0 else 1.0
+        v.mul_(momentum).add_(ratio * (g + decay * w))
+        w.sub_(lr * v)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-4, 0.1])
+@pytest.mark.parametrize("fused", [False, True])
+@torch.no_grad()
+def test_fifty_steps_of_warm_up_and_poly_equal_the_float64_reference(decay, fused):
+    params = tensors()
+    params[3].zero_()
+    expected = [p.clone() for p in params]
+    buffers = [torch.zeros_like(p) for p in params]
+    optimizer = LARS(torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=decay, fused=fused))
+    for step in range(50):
+        lr = learning_rate(step, base=29.0, steps=50, warmup_steps=5, power=2)
+        grads = gradients(params, step)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g.clone()
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+        reference(expected, grads, buffers, lr, 0.9, decay)
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-12, atol=1e-12)
+
+
+def test_trust_ratio_is_the_one_of_torchlars_own_test():
+    # kakaobrain/torchlars tests: |w| 1.234, |g| 5.678, weight decay 1e-4 -> 0.000217325...
+    w = torch.nn.Parameter(torch.tensor([1.234], dtype=torch.float64))
+    optimizer = LARS(torch.optim.SGD([w], lr=1.0, weight_decay=1e-4))
+    w.grad = torch.tensor([5.678], dtype=torch.float64)
+    optimizer.step()
+    moved = 1.234 - w.item()
+    assert moved / (5.678 + 1e-4 * 1.234) == pytest.approx(2.1732532227579748e-04, rel=1e-12)
+
+
+def test_step_length_does_not_depend_on_the_gradients_scale():
+    lengths = []
+    for scale in (1e-3, 1.0, 1e3):
+        params = tensors()
+        before = [p.detach().clone() for p in params]
+        optimizer = LARS(torch.optim.SGD(params, lr=2.0))
+        for p, g in zip(params, gradients(params, 0), strict=True):
+            p.grad = scale * g
+        optimizer.step()
+        lengths.append([(p.detach() - b).norm() / b.norm() for p, b in zip(params, before, strict=True)])
+    torch.testing.assert_close(torch.tensor(lengths).float(), torch.full((3, 5), 0.002), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("zero", ["weight", "gradient"])
+def test_a_zero_norm_falls_back_to_the_plain_optimizer(zero):
+    plain, adapted = tensors(), tensors()
+    for params, optimizer in (
+        (plain, torch.optim.SGD(plain, lr=0.1, weight_decay=0.01)),
+        (adapted, LARS(torch.optim.SGD(adapted, lr=0.1, weight_decay=0.01))),
+    ):
+        for p, g in zip(params, gradients(params, 0), strict=True):
+            p.grad = g if zero == "weight" else torch.zeros_like(g)
+            if zero == "weight":
+                p.data.zero_()
+        optimizer.step()
+    for a, b in zip(plain, adapted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-15, atol=0)
+
+
+def test_a_group_without_lars_is_the_wrapped_optimizer_exactly():
+    plain, adapted = tensors(dtype=torch.float32), tensors(dtype=torch.float32)
+    groups = [{"params": adapted, "lars": False}]
+    optimizers = [
+        torch.optim.SGD(plain, lr=0.1, momentum=0.9, weight_decay=0.01),
+        LARS(torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01)),
+    ]
+    for step in range(10):
+        for params, optimizer in zip((plain, adapted), optimizers, strict=True):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(plain, adapted, strict=True))
+
+
+def test_gradients_and_weight_decay_are_after_the_step_what_they_were():
+    params = tensors()
+    optimizer = LARS(torch.optim.SGD(params, lr=0.1, weight_decay=0.01))
+    grads = gradients(params, 0)
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g.clone()
+    held = [p.grad for p in params]
+    optimizer.step()
+    assert all(p.grad is h and torch.equal(h, g) for p, h, g in zip(params, held, grads, strict=True))
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_weight_decay_and_gradients_come_back_when_the_wrapped_optimizer_raises(monkeypatch):
+    params = tensors()
+    sgd = torch.optim.SGD(params, lr=0.1, weight_decay=0.01)
+    optimizer = LARS(sgd)
+    grads = gradients(params, 0)
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g.clone()
+    monkeypatch.setattr(sgd, "step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    assert sgd.param_groups[0]["weight_decay"] == 0.01
+    assert all(torch.equal(p.grad, g) for p, g in zip(params, grads, strict=True))
+
+
+def test_a_closure_runs_once_and_before_the_norms_are_taken():
+    plain, closed = tensors(), tensors()
+    first, second = LARS(torch.optim.SGD(plain, lr=1.0)), LARS(torch.optim.SGD(closed, lr=1.0))
+    calls = []
+
+    def closure():
+        calls.append(1)
+        for p, g in zip(closed, gradients(closed, 0), strict=True):
+            p.grad = g
+        return 7.0
+
+    for p, g in zip(plain, gradients(plain, 0), strict=True):
+        p.grad = g
+    first.step()
+    assert second.step(closure) == 7.0 and len(calls) == 1
+    assert all(torch.equal(a, b) for a, b in zip(plain, closed, strict=True))
+
+
+def test_maximize_climbs_and_still_decays():
+    down, up = tensors(), tensors()
+    for params, optimizer, sign in (
+        (down, LARS(torch.optim.SGD(down, lr=1.0, weight_decay=0.1)), 1),
+        (up, LARS(torch.optim.SGD(up, lr=1.0, weight_decay=0.1, maximize=True)), -1),
+    ):
+        for p, g in zip(params, gradients(params, 0), strict=True):
+            p.grad = sign * g
+        optimizer.step()
+    for a, b in zip(down, up, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
+
+
+def test_plain_sgd_state_loads_and_hyper_parameters_survive_copy_and_pickle():
+    params = tensors()
+    sgd = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    for p, g in zip(params, gradients(params, 0), strict=True):
+        p.grad = g
+    sgd.step()
+    optimizer = LARS(torch.optim.SGD(params, lr=0.3, momentum=0.9), eps=1e-5, trust_coef=0.02)
+    optimizer.load_state_dict(sgd.state_dict())
+    for again in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        group = again.param_groups[0]
+        assert (again.eps, again.trust_coef, group["lars_eps"], group["trust_coef"]) == (
+            1e-5,
+            0.02,
+            1e-5,
+            0.02,
+        )
+        assert group["lr"] == 0.1 and len(again.state) == len(params)
+
+
+def test_schedulers_hooks_and_set_to_none_take_it_for_an_optimizer():
+    params = tensors()
+    optimizer = LARS(torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
+    seen = []
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    for p, g in zip(params, gradients(params, 0), strict=True):
+        p.grad = g
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert seen == [1] and all(p.grad is None for p in params)
+
+
+def test_mistakes_are_refused():
+    params = tensors()
+    with pytest.raises(ValueError, match="eps=-1"):
+        LARS(torch.optim.SGD(params, lr=0.1), eps=-1)
+    with pytest.raises(TypeError, match="list"):
+        LARS(params)  # type: ignore[arg-type]
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    optimizer = LARS(torch.optim.SGD(embedding.parameters(), lr=0.1))
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="dense"):
+        optimizer.step()
