@@ -1,5 +1,7 @@
 """LARS for PyTorch: layer-wise adaptive rate scaling around any optimizer (You, Gitman, Ginsburg 2017)."""
 
-from lars.lars import LARS
+from lars.groups import split_parameters
+from lars.lars import LARS, LarsSGD
+from lars.migrate import load_torchlars
 
-__all__ = ["LARS"]
+__all__ = ["LARS", "LarsSGD", "load_torchlars", "split_parameters"]

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import LBFGS, SGD
 from torch.optim.optimizer import Optimizer
+
+from lars.ratio import Rule
+from lars.update import (
+    Variant,
+    fused_cpu,
+    multi_tensor,
+    scaled_gradients,
+    takes_fused_cpu,
+    takes_multi_tensor,
+)
+
+# These move weights towards zero apart from the gradient, so there is no decay for a ratio to scale.
+DECOUPLED = ("AdamW", "Adafactor", "Muon")
 
 
 class LARS(Optimizer):
-    """Scale each tensor's gradient before ``optimizer`` uses it, so that its step is relative to its weights.
+    """Wrap ``optimizer`` so that the step of each tensor is relative to the tensor's weights.
 
-    For every weight tensor ``w`` with gradient ``g`` (same shape, any rank, floating or complex), with the
-    group's weight decay ``wd``, the wrapped optimizer sees, in the place of ``g``::
+    For every weight tensor ``w`` with gradient ``g`` (same shape, any rank, floating or complex) and the
+    group's ``weight_decay`` wd, ``lr`` and momentum m, with L2 norms over the whole tensor, in fp32 or wider::
 
-        d = ratio * (g + wd * w)        ratio = trust_coef * |w| / (|g| + wd * |w| + eps)
+        d = g + wd w
+        ratio = trust_coef |w| / (|g| + wd |w| + eps)    "paper": You, Gitman, Ginsburg 2017 (arXiv
+                                                         1708.03888), equation 6; torchlars, timm, apex, MLPerf
+        ratio = trust_coef |w| / (|d| + eps)             "decayed": optax, SimCLR, MoCo v3, MAE
+        ratio = 1                                        where |w| or |g| is 0
 
-    and weight decay 0. The norms are L2 over the whole tensor, in fp32 or wider. ``ratio`` is 1 where ``|w|``
-    or ``|g|`` is 0. Around ``torch.optim.SGD`` this is ``v = momentum * v + d; w = w - lr * v``: ``lr`` stays
-    outside the momentum buffer, as torchlars has it. Algorithm 1 of the paper has it inside; the two part
-    ways when lr changes.
+    and around ``torch.optim.SGD``::
 
-    Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888), equation 6; kakaobrain/torchlars for the
-    arrangement.
+        v = m v + ratio d;      w = w - lr v             momentum "torch": lr outside; torchlars, timm
+        v = m v + lr ratio d;   w = w - v                "caffe": lr inside; the paper's Algorithm 1, MLPerf, optax
+        v = m v + d;            w = w - lr ratio v       "nus": ratio outside; NUS LARS-ImageNet-PyTorch
+
+    The three part ways when lr changes or gradients are not parallel to weights. Any other base optimizer
+    sees ``ratio d`` in the place of its gradient, and weight decay 0: this says something for optimizers whose
+    step grows with the gradient, and next to nothing for Adam's family.
 
     Args:
-        optimizer: the optimizer to wrap. ``param_groups``, ``state`` and ``defaults`` are its own.
+        optimizer: the optimizer to wrap; ``param_groups``, ``state`` and ``defaults`` are its own.
         eps: added to the denominator, at least 0.
         trust_coef: the paper's eta, at least 0.
+        ratio: "paper" or "decayed".
+        momentum: "torch", "caffe" or "nus"; the last two need a ``torch.optim.SGD``.
+        clip: LARC (apex, timm): ``ratio = min(ratio / lr, 1)``, so no step is longer than the plain one.
+        max_ratio: the largest ratio (NUS: 50), or None.
+        clamp: each element of d is brought into [-clamp, clamp], after the norms are taken (NUS: 10), or None.
 
-    Each parameter group carries ``lars`` (False: the group is left to ``optimizer`` as it is), ``trust_coef``
-    and ``lars_eps``; a group that lacks one gets the constructor's. ``p.grad`` is after ``step`` what it was
-    before.
+    Parameter groups carry ``lars`` (False: the group is stepped by ``optimizer`` alone, with its own weight
+    decay), ``trust_coef`` and ``lars_eps``; a group that lacks one gets the constructor's. State dicts are the
+    wrapped optimizer's, and its own load here. ``p.grad`` is after ``step`` what it was before.
 
-    Raises ValueError for a negative ``eps`` or ``trust_coef``, TypeError when ``optimizer`` is none, and
-    RuntimeError in ``step`` for sparse gradients.
+    A norm that is not finite makes that tensor's step not finite: it is never replaced by an unscaled one.
+
+    Raises TypeError when ``optimizer`` is none, or is LBFGS; ValueError for an option out of its range, a
+    ``momentum`` that the base cannot have, or a base with decoupled weight decay that is not 0; and
+    RuntimeError in ``step`` for sparse gradients of a group with ``lars=True``.
 
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     >>> optimizer = LARS(torch.optim.SGD([w], lr=1.0), trust_coef=0.1)
@@ -46,23 +75,39 @@ class LARS(Optimizer):
     [3.0, 3.5]
     """
 
-    def __init__(self, optimizer: Optimizer, eps: float = 1e-8, trust_coef: float = 0.001) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        eps: float = 1e-8,
+        trust_coef: float = 0.001,
+        *,
+        ratio: str = "paper",
+        momentum: str = "torch",
+        clip: bool = False,
+        max_ratio: float | None = None,
+        clamp: float | None = None,
+    ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"LARS wraps a torch.optim.Optimizer, not {type(optimizer).__name__}")
-        if eps < 0 or trust_coef < 0:
-            raise ValueError(f"eps={eps} and trust_coef={trust_coef} must not be negative")
+        if isinstance(optimizer, LBFGS):
+            raise TypeError("LARS cannot wrap LBFGS, which evaluates its closure many times within a step")
+        if not (0 <= eps < math.inf and 0 <= trust_coef < math.inf):
+            raise ValueError(f"eps={eps} and trust_coef={trust_coef} must be finite and not negative")
+        if ratio not in ("paper", "decayed"):
+            raise ValueError(f"ratio={ratio!r} is not one of 'paper', 'decayed'")
+        if momentum not in ("torch", "caffe", "nus"):
+            raise ValueError(f"momentum={momentum!r} is not one of 'torch', 'caffe', 'nus'")
+        if momentum != "torch" and not isinstance(optimizer, SGD):
+            raise ValueError(f"momentum={momentum!r} needs a torch.optim.SGD, not {type(optimizer).__name__}")
+        if any(bound is not None and not bound > 0 for bound in (max_ratio, clamp)):
+            raise ValueError(f"max_ratio={max_ratio} and clamp={clamp} must be above 0, or None")
         self.optim = optimizer
         self.eps = eps
         self.trust_coef = trust_coef
+        self.variant = Variant(Rule(ratio, clip, max_ratio), momentum, clamp)
         # torch's own way to get hooks and profiling without parameter groups of our own
         super().__setstate__({})
         self._fill_groups()
-
-    def _fill_groups(self) -> None:
-        for group in self.optim.param_groups:
-            group.setdefault("lars", True)
-            group.setdefault("trust_coef", self.trust_coef)
-            group.setdefault("lars_eps", self.eps)
 
     # The wrapped optimizer replaces these three when it loads a state: never keep a copy.
     @property
@@ -77,23 +122,57 @@ class LARS(Optimizer):
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.optim.defaults
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"optim": self.optim, "eps": self.eps, "trust_coef": self.trust_coef}
+    def _fill_groups(self) -> None:
+        self._seen: list[tuple[list[Tensor], Tensor]] = []
+        for group in self.optim.param_groups:
+            group.setdefault("lars", True)
+            group.setdefault("trust_coef", self.trust_coef)
+            group.setdefault("lars_eps", self.eps)
+            decoupled = type(self.optim).__name__ in DECOUPLED or group.get("decoupled_weight_decay")
+            if group["lars"] and decoupled and group.get("weight_decay", 0) != 0:
+                raise ValueError(
+                    f"{type(self.optim).__name__} decays weights apart from the gradient, where no trust ratio "
+                    f"reaches: give it weight_decay=0, not {group['weight_decay']}, or a base with L2 decay"
+                )
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("optim", "eps", "trust_coef", "variant")
+        return {name: getattr(self, name) for name in own}
+
+    def __setstate__(self, state: dict[str, Any] | tuple[Any, dict[str, Any]]) -> None:
+        if isinstance(state, tuple):
+            # torchlars' __getstate__: the wrapped optimizer, then the rest
+            state = {**state[1], "optim": state[0]}
+        state.setdefault("variant", Variant(Rule("paper", False, None), "torch", None))
+        super().__setstate__({k: state[k] for k in ("optim", "eps", "trust_coef", "variant")})
         self._fill_groups()
 
     def __repr__(self) -> str:
-        return f"LARS(eps={self.eps}, trust_coef={self.trust_coef}, {self.optim!r})"
+        own = f"eps={self.eps}, trust_coef={self.trust_coef}, {self.variant}"
+        return f"{type(self).__name__}({own}, {self.optim!r})"
 
     def state_dict(self) -> dict[str, Any]:
-        return self.optim.state_dict()
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        state = self.optim.state_dict()
+        for after in self._optimizer_state_dict_post_hooks.values():
+            state = after(self, state) or state
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what this class, torchlars or the plain wrapped optimizer saved: all have one format."""
-        self.optim.load_state_dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = before(self, state_dict) or state_dict
+        # what the saved groups lack, such as a plain SGD's, stays as it is here
+        ours = [{k: g[k] for k in ("lars", "trust_coef", "lars_eps")} for g in self.param_groups]
+        saved = state_dict["param_groups"]
+        groups = [{**mine, **group} for mine, group in zip(ours, saved, strict=False)]
+        # another number of groups is for the base to refuse
+        groups = groups if len(saved) == len(ours) else saved
+        self.optim.load_state_dict({**state_dict, "param_groups": groups})
         self._fill_groups()
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.optim.zero_grad(set_to_none=set_to_none)
@@ -102,6 +181,41 @@ class LARS(Optimizer):
         self.optim.add_param_group(param_group)
         self._fill_groups()
 
+    @property
+    def trust_ratios(self) -> Tensor:
+        """The last step's ratio of every adapted tensor, 1-D, on the device: reading it waits.
+
+        In the order of ``adapted_parameters``; empty before the first step.
+        """
+        return self._last(2)
+
+    @property
+    def weight_norms(self) -> Tensor:
+        """|w| before the last step, as ``trust_ratios``."""
+        return self._last(0)
+
+    @property
+    def gradient_norms(self) -> Tensor:
+        """|g| in the last step, as ``trust_ratios``."""
+        return self._last(1)
+
+    @property
+    def adapted_parameters(self) -> list[Tensor]:
+        """The parameters that the last step adapted."""
+        return [p for params, _ in self._seen for p in params]
+
+    def names(self) -> list[str]:
+        """Names of ``adapted_parameters``: the model's if ``optimizer`` got named ones, else ``group.index``."""
+        known = {}
+        for g, group in enumerate(self.param_groups):
+            given = group.get("param_names") or [f"{g}.{i}" for i in range(len(group["params"]))]
+            known.update({id(p): name for p, name in zip(group["params"], given, strict=True)})
+        return [known[id(p)] for p in self.adapted_parameters]
+
+    def _last(self, row: int) -> Tensor:
+        parts = [seen[row] for _, seen in self._seen]
+        return torch.cat([part.to(parts[0]) for part in parts]) if parts else torch.empty(0)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step. ``closure`` runs once, before any norm is taken, and its loss is returned."""
@@ -109,50 +223,113 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        replaced: list[tuple[Tensor, Tensor]] = []
-        decays: list[tuple[dict[str, Any], float]] = []
+        seen: list[tuple[list[Tensor], Tensor]] = []
+        rest, held = [], []
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if p.grad is not None]
-                if not group["lars"] or not params:
-                    continue
-                grads = [p.grad for p in params if p.grad is not None]
-                if any(g.is_sparse for g in grads):
-                    raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
-                decay = group.get("weight_decay", 0)
-                scaled = _adapt(
-                    params, grads, decay, group["trust_coef"], group["lars_eps"], group.get("maximize")
-                )
-                if "weight_decay" in group:
-                    decays.append((group, decay))
-                    group["weight_decay"] = 0
-                for p, g, d in zip(params, grads, scaled, strict=True):
-                    replaced.append((p, g))
-                    p.grad = d
-            self.optim.step()
+                if group["lars"] and params:
+                    stepped = self._step_group(group, params, seen)
+                    if stepped:
+                        continue
+                    held.append(_lend(group, params, seen, self.variant))
+                rest.append(group)
+            if rest:
+                self._step_rest(rest)
         finally:
-            for p, g in replaced:
-                p.grad = g
-            for group, decay in decays:
-                group["weight_decay"] = decay
+            for give_back in held:
+                give_back()
+        self._seen = seen
         return loss
 
+    def _step_group(self, group: dict[str, Any], params: list[Tensor], seen: list) -> bool:
+        """Step a group of a plain SGD without its help, if that says the same."""
+        if any(p.grad is not None and p.grad.is_sparse for p in params):
+            raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
+        # a subclass, a hook or a scheduler on the base wants to see its step
+        base = self.optim
+        if type(base) is not SGD or "step" in vars(base) or base._optimizer_step_pre_hooks:
+            return False
+        if base._optimizer_step_post_hooks:
+            return False
+        for takes, step in ((takes_fused_cpu, fused_cpu), (takes_multi_tensor, multi_tensor)):
+            if takes(group, params, self.variant):
+                buffers = self._buffers(group, params)
+                seen.append((params, step(group, params, buffers, self.variant)))
+                return True
+        if self.variant.momentum == "nus":
+            raise ValueError("momentum='nus' knows neither dampening nor differentiable=True")
+        return False
 
-def _adapt(
-    params: list[Tensor],
-    grads: list[Tensor],
-    decay: float,
-    trust_coef: float,
-    eps: float,
-    maximize: bool | None,
-) -> list[Tensor]:
-    """``ratio * (g + decay * w)`` for each pair, as new tensors; nothing is read on the host."""
-    wide = torch.promote_types(params[0].dtype, torch.float32)
-    wide = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(wide, wide)
-    w_norms = torch.stack([n.to(wide) for n in torch._foreach_norm(params, 2, wide)])
-    g_norms = torch.stack([n.to(wide) for n in torch._foreach_norm(grads, 2, wide)])
-    ratios = trust_coef * w_norms / (g_norms + decay * w_norms + eps)
-    ratios = torch.where((w_norms == 0) | (g_norms == 0), torch.ones_like(ratios), ratios)
-    # the wrapped optimizer turns the sign of all it is given, so the decay's is turned beforehand
-    decayed = torch._foreach_add(grads, params, alpha=-decay if maximize else decay)
-    return [d.mul_(r.to(d.dtype)) for d, r in zip(decayed, ratios.unbind(), strict=True)]
+    def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        if not group["momentum"]:
+            return []
+        for p in params:
+            if self.state[p].get("momentum_buffer") is None:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        return [self.state[p]["momentum_buffer"] for p in params]
+
+    def _step_rest(self, rest: list[dict[str, Any]]) -> None:
+        if len(rest) == len(self.param_groups):
+            self.optim.step()
+            return
+        whole = self.optim.param_groups
+        self.optim.param_groups = rest
+        try:
+            self.optim.step()
+        finally:
+            self.optim.param_groups = whole
+
+
+def _lend(
+    group: dict[str, Any], params: list[Tensor], seen: list[tuple[list[Tensor], Tensor]], variant: Variant
+) -> Callable[[], None]:
+    """Put scaled gradients and no weight decay into ``group`` for its base; the result takes them back."""
+    if variant.momentum == "nus":
+        raise ValueError("momentum='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
+    measured, scaled = scaled_gradients(group, params, variant)
+    seen.append((params, measured))
+    grads = [p.grad for p in params]
+    hidden: dict[str, Any] = {key: group[key] for key in ("weight_decay", "lr") if key in group}
+
+    def give_back() -> None:
+        group.update(hidden)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+
+    if "weight_decay" in group:
+        group["weight_decay"] = 0
+    if variant.momentum == "caffe":
+        group["lr"] = 1.0
+    for p, d in zip(params, scaled, strict=True):
+        p.grad = d
+    return give_back
+
+
+class LarsSGD(LARS):
+    """``LARS`` around a ``torch.optim.SGD`` of its own, for code that builds by class and numbers.
+
+    ``ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, lr=29.0, momentum=0.9)``, say. Arguments are those of
+    ``torch.optim.SGD`` and ``LARS``; SGD's momentum is a number here, so LARS's kind of momentum is ``variant``.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        *,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+        eps: float = 1e-8,
+        trust_coef: float = 0.001,
+        variant: str = "torch",
+        **options: Any,
+    ) -> None:
+        sgd = SGD(
+            params, lr=lr, momentum=momentum, weight_decay=weight_decay, dampening=dampening, nesterov=nesterov,
+            maximize=maximize,
+        )  # fmt: skip
+        super().__init__(sgd, eps, trust_coef, momentum=variant, **options)

@@ -121,9 +121,7 @@ def plot(rows: list[Record], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail when the README would change"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the README would change")
     check = parser.parse_args().check
     rows = records()
     if not rows:
@@ -138,9 +136,7 @@ def main() -> int:
     rebuilt = f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}"
     if check:
         if rebuilt != text:
-            print(
-                "README.md's table is not what the records say: run python scripts/report.py", file=sys.stderr
-            )
+            print("README.md's table is not what the records say: run python scripts/report.py", file=sys.stderr)
         return int(rebuilt != text)
     README.write_text(rebuilt)
     plot(rows, RECORDS / "top1.png")

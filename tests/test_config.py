@@ -82,9 +82,7 @@ def test_the_32k_row_takes_39_steps_an_epoch_and_drops_3215_images():
 
 
 def test_default_is_the_32k_row_on_fractals():
-    assert asdict(composed()) == asdict(
-        composed("batch=32k", "data=fractals", "optimizer=lars", "model=resnet8")
-    )
+    assert asdict(composed()) == asdict(composed("batch=32k", "data=fractals", "optimizer=lars", "model=resnet8"))
 
 
 def test_a_total_given_by_hand_is_taken_as_it_is():

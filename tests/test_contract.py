@@ -51,10 +51,7 @@ def test_result_says_what_ran_where(run: Path):
     assert result["last_top1"] == rows[-1]["val_top1"]
     assert result["best_top1"] == max(r["val_top1"] for r in rows)
     assert result["steps"] == 8 and result["parameters"] == 77_912 and len(result["data_fingerprint"]) == 64
-    assert (
-        result["command"].startswith("python train/main.py data.classes=8")
-        and "batch=256" in result["command"]
-    )
+    assert result["command"].startswith("python train/main.py data.classes=8") and "batch=256" in result["command"]
     assert {"versions", "hardware", "commit", "seconds"} <= result.keys() and "NOT ImageNet" in result["data"]
 
 
@@ -67,6 +64,17 @@ def test_tensorboard_has_every_curve_over_images_seen(run: Path):
     assert [e.step for e in board.Scalars("validation/top1")] == [512, 1024]
     assert [e.step for e in board.Scalars("train/loss")] == [256, 512, 768, 1024]
     assert "_hparams_/session_start_info" in board.summary_metadata
+
+
+def test_tensorboard_has_every_layers_trust_ratio_and_norms(app: App, tmp_path: Path):
+    app(*SMALL, "epochs=2", "log.layers_every_epochs=2", "name=run")
+    board = EventAccumulator(str(tmp_path / "runs/run/tb")).Reload()
+    for kind in ("trust_ratio", "weight_norm", "gradient_norm"):
+        assert [e.step for e in board.Histograms(kind)] == [1024]
+        layers = [tag for tag in board.Tags()["scalars"] if tag.startswith(f"{kind}/")]
+        assert len(layers) == 29 and f"{kind}/block2.downsample.0.weight" in layers
+    (ratio,), (w,), (g,) = (board.Scalars(f"{k}/conv1.weight") for k in ("trust_ratio", "weight_norm", "gradient_norm"))
+    assert ratio.value == pytest.approx(0.001 * w.value / (g.value + 1e-4 * w.value), rel=1e-4)
 
 
 def test_evaluate_prints_one_json_line_and_touches_no_run_folder(run: Path, app: App, tmp_path: Path):
@@ -110,12 +118,7 @@ def test_imports_go_one_way():
     for path in [*ROOT.glob("lars/*.py"), *ROOT.glob("train/**/*.py")]:
         tree = ast.walk(ast.parse(path.read_text()))
         names = {n.module or "" for n in tree if isinstance(n, ast.ImportFrom)}
-        names |= {
-            a.name
-            for n in ast.walk(ast.parse(path.read_text()))
-            if isinstance(n, ast.Import)
-            for a in n.names
-        }
+        names |= {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
         imports[path.relative_to(ROOT).with_suffix("").as_posix()] = names
     for module, names in imports.items():
         if module.startswith("lars/"):
@@ -130,9 +133,7 @@ def test_imports_go_one_way():
         if module in ("train/schedule", "train/model", "train/errors", "train/record", "train/data/order"):
             assert not ours, module
         if module != "train/world":
-            assert not any(n.startswith("torch.distributed") for n in names) or module == "train/launch", (
-                module
-            )
+            assert not any(n.startswith("torch.distributed") for n in names) or module == "train/launch", module
         assert "train.main" not in ours and ("train.app" not in ours or module == "train/main")
         assert "train.loop" not in ours or module == "train/app"
 

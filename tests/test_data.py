@@ -69,9 +69,7 @@ def test_processes_together_take_the_same_micro_batches_in_the_same_order(proces
 def test_an_epoch_goes_on_from_any_step():
     plan = Plan(total=64, micro=8, accumulation=8, processes=1, train_images=300, epochs=1)
     whole = list(loader.micro_batches(plan, 0, 0, 0, 0))
-    assert all(
-        np.array_equal(a, b) for a, b in zip(whole[16:], loader.micro_batches(plan, 0, 0, 2, 0), strict=True)
-    )
+    assert all(np.array_equal(a, b) for a, b in zip(whole[16:], loader.micro_batches(plan, 0, 0, 2, 0), strict=True))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -108,9 +106,7 @@ def test_memory_loader_shifts_by_at_most_two_pixels_and_flips():
                 seen.add(found[0])
     assert len(seen) > 35
     x, y = next(batches.validation())
-    assert torch.equal(x.round().byte().permute(0, 2, 3, 1), torch.from_numpy(images)) and y.tolist() == list(
-        range(16)
-    )
+    assert torch.equal(x.round().byte().permute(0, 2, 3, 1), torch.from_numpy(images)) and y.tolist() == list(range(16))
 
 
 def test_scale_and_aspect_boxes_have_the_areas_and_aspects_of_torchvisions():
@@ -121,10 +117,7 @@ def test_scale_and_aspect_boxes_have_the_areas_and_aspects_of_torchvisions():
 
     torch.manual_seed(0)
     theirs = np.array(
-        [
-            RandomResizedCrop.get_params(torch.empty(3, 375, 500), [0.08, 1], [3 / 4, 4 / 3])
-            for _ in range(3000)
-        ]
+        [RandomResizedCrop.get_params(torch.empty(3, 375, 500), [0.08, 1], [3 / 4, 4 / 3]) for _ in range(3000)]
     )
     area, their_area = w * h / 187_500, theirs[:, 2] * theirs[:, 3] / 187_500
     assert area.mean() == pytest.approx(their_area.mean(), abs=0.02)

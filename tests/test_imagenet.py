@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_real_sized_jpegs_train_at_224_below_half_of_ln_classes(app: App, root: Path, tmp_path: Path):
     done = app(
-        f"data.root={root}", "batch=256", "batch.total=24", "batch.micro=12", "epochs=8", "optimizer.lr=0.002",
-        "name=run", timeout=500,
+        f"data.root={root}", "batch=8k", "batch.total=12", "batch.micro=12", "epochs=12",
+        "optimizer.lr=4", "schedule.warmup_epochs=4", "name=run",
+        timeout=500, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "24 training and 15 validation images of 3 classes: NOT ILSVRC-2012" in done.stdout
@@ -91,9 +93,7 @@ def test_images_are_the_same_whatever_the_number_of_workers(settings):
     none, two = batches(settings, 0), batches(settings, 2)
     assert len(none) == len(two) == 4
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(none, two, strict=True))
-    assert none[0][0].shape == (6, 3, 224, 224) and none[0][0].is_contiguous(
-        memory_format=torch.channels_last
-    )
+    assert none[0][0].shape == (6, 3, 224, 224) and none[0][0].is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(none[0][0], batches(settings, 0, epoch=1)[0][0])
 
 
@@ -116,10 +116,7 @@ def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):
     crops = [
         candidate
         for turned in (whole, whole.flip(2))
-        for candidate in turned.unfold(1, 224, 1)
-        .unfold(2, 224, 1)
-        .permute(1, 2, 0, 3, 4)
-        .reshape(-1, 3, 224, 224)
+        for candidate in turned.unfold(1, 224, 1).unfold(2, 224, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 224, 224)
     ]
     nearest = min(float((images[0] - c).abs().max()) for c in crops)
     assert nearest < 1e-4

@@ -13,9 +13,7 @@ from train.schedule import learning_rate
 def tensors(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
     shapes = [(16, 3, 3, 3), (16,), (10, 16), (10,), (1,)]
-    return [
-        torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes
-    ]
+    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
 
 
 def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
@@ -23,34 +21,107 @@ def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]
     return [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) for p in params]
 
 
-def reference(params, grads, buffers, lr, momentum, decay, trust_coef=0.001, eps=1e-8):
-    """torchlars around torch.optim.SGD, one tensor at a time: lr outside the momentum buffer."""
+def reference(params, grads, buffers, lr, m, wd, ratio="paper", momentum="torch", clip=False, max_ratio=None,
+              clamp=None, nesterov=False, trust_coef=0.001, eps=1e-8):  # fmt: skip
+    """The published formulas, one tensor at a time in float64."""
     for w, g, v in zip(params, grads, buffers, strict=True):
-        w_norm, g_norm = w.pow(2).sum().sqrt(), g.pow(2).sum().sqrt()
-        ratio = trust_coef * w_norm / (g_norm + decay * w_norm + eps) if w_norm > 0 and g_norm > 0 else 1.0
-        v.mul_(momentum).add_(ratio * (g + decay * w))
-        w.sub_(lr * v)
+        d = g + wd * w
+        w_norm, g_norm = float(w.norm()), float(g.norm())
+        r = trust_coef * w_norm / ((g_norm + wd * w_norm if ratio == "paper" else float(d.norm())) + eps)
+        r = min(r, max_ratio) if max_ratio else r
+        r = min(r / lr, 1.0) if clip else r
+        r = r if w_norm > 0 and g_norm > 0 else 1.0
+        d = d.clamp(-clamp, clamp) if clamp else d
+        inside, outside = {"torch": (r, lr), "caffe": (lr * r, 1.0), "nus": (1.0, lr * r)}[momentum]
+        v.mul_(m).add_(inside * d)
+        w.sub_(outside * (inside * d + m * v if nesterov else v))
 
 
+VARIANTS = [
+    {},
+    {"ratio": "decayed"},
+    {"momentum": "caffe"},
+    {"momentum": "nus"},
+    {"momentum": "caffe", "ratio": "decayed"},
+    {"clip": True},
+    {"max_ratio": 5e-4},
+    {"clamp": 0.5},
+    {"momentum": "nus", "max_ratio": 50.0, "clamp": 0.5},
+    {"nesterov": True},
+    {"nesterov": True, "momentum": "nus"},
+    {"nesterov": True, "momentum": "caffe"},
+]
+PATHS = ["alone", "multi-tensor", "through the base"]
+
+
+def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
+    """``sgd`` made so that LARS steps it by ``path``."""
+    if path == "multi-tensor":
+        for group in sgd.param_groups:
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    if path == "through the base":
+        sgd.register_step_post_hook(lambda *_: None)
+    return sgd
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("decay", [0.0, 1e-4, 0.1])
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @torch.no_grad()
-def test_fifty_steps_of_warm_up_and_poly_equal_the_float64_reference(decay, fused):
+def test_fifty_steps_of_warm_up_and_poly_equal_the_float64_reference(variant, decay, path):
+    options = {k: v for k, v in variant.items() if k != "nesterov"}
     params = tensors()
     params[3].zero_()
     expected = [p.clone() for p in params]
     buffers = [torch.zeros_like(p) for p in params]
-    optimizer = LARS(torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=decay, fused=fused))
+    sgd = torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=decay, nesterov=variant.get("nesterov", False))
+    optimizer = LARS(by(path, sgd), **options)
+    if path == "through the base" and variant.get("momentum") == "nus":
+        pytest.skip("refused: the base's SGD has no place for NUS's ratio")
     for step in range(50):
         lr = learning_rate(step, base=29.0, steps=50, warmup_steps=5, power=2)
         grads = gradients(params, step)
         for p, g in zip(params, grads, strict=True):
             p.grad = g.clone()
-        optimizer.param_groups[0]["lr"] = lr
+        group = optimizer.param_groups[0]
+        group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], torch.Tensor) else lr
         optimizer.step()
-        reference(expected, grads, buffers, lr, 0.9, decay)
+        reference(expected, grads, buffers, lr, 0.9, decay, **variant)
     for p, e in zip(params, expected, strict=True):
-        torch.testing.assert_close(p.detach(), e, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(p.detach(), e, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_fp32_stays_within_1e_minus_5_of_float64_over_fifty_steps(path):
+    """Norms by dot products in fp32 are good to some 1e-6, and so are ratios; see lars/README.md."""
+    params = tensors(dtype=torch.float32)
+    expected = [p.detach().double() for p in params]
+    buffers = [torch.zeros_like(p) for p in expected]
+    optimizer = LARS(by(path, torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=1e-4)))
+    for step in range(50):
+        grads = gradients(params, step)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        optimizer.step()
+        reference(expected, [g.double() for g in grads], buffers, 1.0, 0.9, 1e-4)
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), e, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_paths_agree_with_maximize_and_without_momentum(path, momentum):
+    ends = []
+    for way in ("alone", path):
+        params = tensors()
+        optimizer = LARS(by(way, torch.optim.SGD(params, lr=0.5, momentum=momentum, weight_decay=0.1, maximize=True)))
+        for step in range(5):
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g
+            optimizer.step()
+        ends.append(params)
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_trust_ratio_is_the_one_of_torchlars_own_test():

@@ -54,9 +54,7 @@ def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> 
     lr = app.schedule_of(settings, plan)
     statistics = RunningStatistics(model, world)
     batches = data.make_loader(plan, settings.seed, world)
-    seen_by = (
-        (lambda *a: loader.micro_batches(*a[:-1], 0)) if fault == "ranks see one rank's images" else None
-    )
+    seen_by = (lambda *a: loader.micro_batches(*a[:-1], 0)) if fault == "ranks see one rank's images" else None
     with mock.patch("train.data.memory.micro_batches", seen_by or loader.micro_batches):
         for step in range(STEPS):
             epoch, first = divmod(step, plan.steps_per_epoch)
@@ -103,9 +101,7 @@ def free_port() -> int:
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """The largest relative distance of any tensor in ``a`` and ``b``."""
     assert a.keys() == b.keys()
-    return max(
-        float((a[k].double() - b[k].double()).norm() / a[k].double().norm().clamp_min(1e-12)) for k in a
-    )
+    return max(float((a[k].double() - b[k].double()).norm() / a[k].double().norm().clamp_min(1e-12)) for k in a)
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +190,7 @@ def test_torchrun_with_two_processes_shares_one_run_folder(tmp_path: Path):
         "2",
         str(MAIN),
     ]
-    done = subprocess.run(
-        [*command, *SMALL, "epochs=1"], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([*command, *SMALL, "epochs=1"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -96,9 +96,7 @@ def test_killed_run_goes_on_from_its_checkpoint(app: App, tmp_path, uninterrupte
     assert_same_run(uninterrupted, tmp_path / "runs" / "run")
 
 
-def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
-    app: App, tmp_path, uninterrupted
-):
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(app: App, tmp_path, uninterrupted):
     arguments = [*SMALL, "epochs=6", "name=run", "checkpoint.every_minutes=0"]
     app(*arguments, "max_steps=6")
     newest = tmp_path / "runs" / "run" / "checkpoints" / "step-000000006.pt"

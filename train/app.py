@@ -62,9 +62,7 @@ def train(config: Config, command: str) -> None:
         for line in damaged:
             print(f"{line}; going on from the one before", file=sys.stderr)
         if state is not None and state["data_fingerprint"] != data.fingerprint:
-            raise UserError(
-                f"{run.folder} was begun on other images than data.root holds now: give another name=NAME"
-            )
+            raise UserError(f"{run.folder} was begun on other images than data.root holds now: give another name=NAME")
         return run.result, state
 
     result, state = world.on_chief(open_run)
@@ -139,6 +137,7 @@ def connect(
         log=log,
         smoothing=config.label_smoothing,
         every_steps=config.log.every_steps,
+        layers_every_epochs=config.log.layers_every_epochs,
         stop=stop.received,
         save=save,
         save_every_seconds=60 * config.checkpoint.every_minutes,
@@ -202,9 +201,7 @@ def evaluate_file(config: Config) -> None:
             f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
             "give the model= and data= that it was trained with"
         ) from error
-    loader = data.make_loader(
-        make_plan(config, max(data.train_images, config.batch.total), world.size), 0, world
-    )
+    loader = data.make_loader(make_plan(config, max(data.train_images, config.batch.total), world.size), 0, world)
     scores = evaluate(model, loader.validation(), world, arithmetic_of(config, world))
     loader.close()
     assert scores is not None
@@ -228,9 +225,7 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
     if batch.total != batch.published:
         where += f" of {batch.published:,}"
         scaled = batch.published == batch.total * config.data.batch_divisor
-        where += (
-            f" / {config.data.batch_divisor}: scaled down with the data" if scaled else ", changed by hand"
-        )
+        where += f" / {config.data.batch_divisor}: scaled down with the data" if scaled else ", changed by hand"
     lr = f"lr {optimizer.lr:g}"
     if optimizer.name == "lars" and batch.preset == "256":
         lr += " (not published)"

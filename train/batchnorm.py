@@ -25,12 +25,8 @@ class RunningStatistics:
         momenta = {m.momentum for m in norms}
         assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
         self._keep = 1.0 - float(momenta.pop() or 0.0) if momenta else 1.0
-        self._statistics: list[Tensor] = [
-            b for m in norms for b in (m.running_mean, m.running_var) if b is not None
-        ]
-        self._counts: list[Tensor] = [
-            m.num_batches_tracked for m in norms if m.num_batches_tracked is not None
-        ]
+        self._statistics: list[Tensor] = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._before: list[Tensor] = []
 
     @torch.no_grad()
@@ -56,9 +52,7 @@ class RunningStatistics:
         flat = torch.cat([b.flatten() for b in self._statistics])
         flat *= self._keep ** (micro_batches * (world.size - 1 - world.rank))
         world.total(flat)
-        for b, combined in zip(
-            self._statistics, flat.split([b.numel() for b in self._statistics]), strict=True
-        ):
+        for b, combined in zip(self._statistics, flat.split([b.numel() for b in self._statistics]), strict=True):
             b.copy_(combined.view_as(b))
         for count in self._counts:
             count += micro_batches * (world.size - 1)

@@ -54,9 +54,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no file {path}") from error
     except Exception as error:
         # torch reports a damaged file by half a dozen unrelated exceptions
-        raise UserError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}): use another one"
-        ) from error
+        raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}): use another one") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint or a state_dict")
     return state

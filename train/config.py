@@ -81,6 +81,7 @@ class ScheduleConfig:
 @dataclass
 class LogConfig:
     every_steps: int = MISSING
+    layers_every_epochs: int = MISSING
 
 
 @dataclass
@@ -113,7 +114,7 @@ class Config:
 # Keys that move a run in time or place and leave its result alone: another value may resume it.
 WITHOUT_EFFECT = {
     "name", "runs_dir", "nproc", "max_steps", "evaluate", "data.root", "data.workers",
-    "log.every_steps", "checkpoint.every_minutes", "checkpoint.keep",
+    "log.every_steps", "log.layers_every_epochs", "checkpoint.every_minutes", "checkpoint.keep",
 }  # fmt: skip
 
 ONE_OF = {
@@ -129,6 +130,7 @@ AT_LEAST_ONE = {
 AT_LEAST_ZERO = {
     "optimizer.lr", "optimizer.weight_decay", "optimizer.trust_coef", "optimizer.eps", "schedule.power",
     "schedule.warmup_epochs", "checkpoint.every_minutes", "data.workers", "data.shift", "seed",
+    "log.layers_every_epochs",
 }  # fmt: skip
 BELOW_ONE = {"optimizer.momentum", "label_smoothing"}
 
@@ -195,6 +197,8 @@ def validate(config: Config) -> None:
             raise UserError(f"{said} must be at least 1")
         if key in AT_LEAST_ZERO and value < 0:
             raise UserError(f"{said} must not be negative")
+        if key == "seed" and value >= 2**63:
+            raise UserError(f"{said} must be below 2^63")
         if key in BELOW_ONE and not 0 <= value < 1:
             raise UserError(f"{said} must be in [0, 1)")
     if config.batch.total % config.batch.micro:
@@ -213,9 +217,7 @@ def validate(config: Config) -> None:
         raise UserError(
             f"data.size={config.data.size} must be at least 32 and at most data.resize={config.data.resize}"
         )
-    if config.name is not None and (
-        config.name in ("", ".", "..") or "/" in config.name or "\0" in config.name
-    ):
+    if config.name is not None and (config.name in ("", ".", "..") or "/" in config.name or "\0" in config.name):
         raise UserError(f"name={config.name!r} must be usable as a folder's name: give one without '/'")
 
 

@@ -19,9 +19,7 @@ def process_count(config: Config, gpus: int) -> tuple[int, str]:
     """
     if config.nproc is not None:
         if 0 < gpus < config.nproc:
-            raise UserError(
-                f"nproc={config.nproc} is more than the {gpus} GPUs of this machine: use nproc={gpus}"
-            )
+            raise UserError(f"nproc={config.nproc} is more than the {gpus} GPUs of this machine: use nproc={gpus}")
         return config.nproc, ""
     micro_batches = config.batch.total // config.batch.micro
     count = max(n for n in range(1, max(gpus, 1) + 1) if micro_batches % n == 0)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
@@ -24,9 +25,7 @@ class Log:
 
     def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
         self._rows_file = folder / "log.jsonl"
-        kept = (
-            self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
-        )
+        kept = self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
         write_whole(self._rows_file, b"".join(kept))
         self._board = SummaryWriter(str(folder / "tb"), purge_step=images + 1 if images else None)
         self._progress = tqdm(
@@ -70,6 +69,11 @@ class Log:
         self.scalars(row["images"], {tag: row[key] for tag, key in tags.items()})
         self._board.flush()
 
+    def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
+        """One figure of each layer, such as its trust ratio: a scalar each and a histogram of all."""
+        self._board.add_histogram(kind, values, images)
+        self.scalars(images, {f"{kind}/{n}": v for n, v in zip(names, values.tolist(), strict=True)})
+
     def hyper_parameters(self, values: dict[str, Any], text: str) -> None:
         """Once a run: what was set, for TensorBoard's HParams page, and ``text`` on what ran."""
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
@@ -102,6 +106,9 @@ class Silence(Log):
         pass
 
     def row(self, row: dict[str, Any]) -> None:
+        pass
+
+    def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
         pass
 
     def hyper_parameters(self, values: dict[str, Any], text: str) -> None:

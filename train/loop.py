@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lars import LARS
 from train.batchnorm import RunningStatistics
 from train.config import Plan
 from train.data.loader import Loader
@@ -49,6 +50,7 @@ class Training:
     log: Log
     smoothing: float
     every_steps: int
+    layers_every_epochs: int
     stop: Callable[[], bool]
     save: Callable[[dict[str, Any], int], None]  # called on the chief
     save_every_seconds: float
@@ -162,6 +164,18 @@ class Training:
             }
         )
         position.epoch_loss = position.epoch_seconds = 0.0
+        if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
+            self._report_layers()
+
+    def _report_layers(self) -> None:
+        if not isinstance(self.optimizer, LARS):
+            return
+        known = {id(p): name for name, p in self.model.named_parameters()}
+        names = [known[id(p)] for p in self.optimizer.adapted_parameters]
+        images = self.position.step * self.plan.total
+        self.log.layers(images, "trust_ratio", names, self.optimizer.trust_ratios)
+        self.log.layers(images, "weight_norm", names, self.optimizer.weight_norms)
+        self.log.layers(images, "gradient_norm", names, self.optimizer.gradient_norms)
 
     def _save_if_finite(self) -> None:
         # a loss is from before its step: only the weights tell whether this state is worth keeping
@@ -173,9 +187,7 @@ class Training:
     def _leave(self) -> NoReturn:
         if self.world.is_chief:
             self.save(self.state(), self.position.step)
-        raise Stopped(
-            f"stopped after step {self.position.step}, everything is saved: start the same command again"
-        )
+        raise Stopped(f"stopped after step {self.position.step}, everything is saved: start the same command again")
 
 
 def _take(batches: Iterator[MicroBatch], count: int) -> Iterator[MicroBatch]:

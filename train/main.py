@@ -20,9 +20,7 @@ from train import command_line, config
 from train.errors import Ended, Stopped, UserError
 
 # beside the package in a checkout, inside it in a wheel
-CONFIGS = next(
-    p for p in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if p.is_dir()
-)
+CONFIGS = next(p for p in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if p.is_dir())
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
@@ -54,9 +52,7 @@ def _outcome(composed: DictConfig, overrides: list[str]) -> int:
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
-        return report(
-            UserError(f"{error.filename or settings.runs_dir}: {error.strerror}: what was saved is intact")
-        )
+        return report(UserError(f"{error.filename or settings.runs_dir}: {error.strerror}: what was saved is intact"))
 
 
 def start(settings: config.Config, overrides: list[str]) -> int:

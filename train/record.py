@@ -42,9 +42,7 @@ def commit() -> str | None:
     """The commit of the code that runs, with ``-dirty`` where it was changed; None outside a git checkout."""
     here = Path(__file__).parent
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
         changes = ["git", "status", "--porcelain", "--", "lars", "train", "configs"]
         status = subprocess.run(changes, cwd=here.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

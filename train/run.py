@@ -58,8 +58,7 @@ class Run:
         ]
         if differing:
             raise UserError(
-                f"{self.folder} was run with another configuration ({'; '.join(differing)}): "
-                "give another name=NAME"
+                f"{self.folder} was run with another configuration ({'; '.join(differing)}): give another name=NAME"
             )
 
     @property

@@ -30,9 +30,7 @@ class StopRequest:
         again = self._received is not None
         self._received = signal.Signals(number)
         if not self._deferred:
-            raise Stopped(
-                f"stopped by {self._received.name} before training began: start the same command again"
-            )
+            raise Stopped(f"stopped by {self._received.name} before training began: start the same command again")
         if again and number == signal.SIGINT:
             os.write(2, b"\nleaving at once; the last checkpoint is intact\n")
             os._exit(Stopped.exit_code)

@@ -103,10 +103,6 @@ def evaluate(
         logits = logits.float()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
-        sums += torch.stack(
-            [ranked[:, 0].sum(), ranked.sum(), loss, torch.as_tensor(len(labels), device=loss.device)]
-        )
+        sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.as_tensor(len(labels), device=loss.device)])
     correct, in_top5, loss_sum, images_seen = world.total(sums).tolist()
-    return Scores(
-        100 * correct / images_seen, 100 * in_top5 / images_seen, loss_sum / images_seen, int(images_seen)
-    )
+    return Scores(100 * correct / images_seen, 100 * in_top5 / images_seen, loss_sum / images_seen, int(images_seen))

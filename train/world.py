@@ -74,9 +74,7 @@ class World:
         with warnings.catch_warnings():
             # torch 2.15 has another name for broadcast_buffers, which older ones do not know
             warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(
-                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Gradients of a backward pass in here stay on this rank and add to the next one's."""

@@ -57,9 +57,7 @@ def _open_fractals(config: FractalsConfig) -> Data:
     remark = f"{config.classes} classes of fractals made by formula: NOT ImageNet"
     expected = fractals.FINGERPRINTS.get(fractals.shape(config))
     if expected is not None and fingerprint != expected:
-        remark += (
-            f"; WARNING: not the pixels of the published results ({fingerprint[:8]}, not {expected[:8]})"
-        )
+        remark += f"; WARNING: not the pixels of the published results ({fingerprint[:8]}, not {expected[:8]})"
 
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return MemoryLoader(splits[0], splits[1], config, plan, seed, world)

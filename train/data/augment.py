@@ -17,9 +17,7 @@ def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
     return uniform(FLIP, seed, epoch, indices) < 0.5
 
 
-def minimal_crop(
-    image: Image.Image, resize: int, size: int, seed: int, epoch: int, index: int
-) -> Image.Image:
+def minimal_crop(image: Image.Image, resize: int, size: int, seed: int, epoch: int, index: int) -> Image.Image:
     """A random square of ``size`` from the image resized to ``resize`` x ``resize``, its aspect not kept.
 
     The paper's minimal augmentation (arXiv 1708.03888, section 6), with the flip that happens on the device.

@@ -76,14 +76,10 @@ def decoded(folder: Folder) -> NDArray[np.uint8]:
     """All images of ``folder``, which are of one size, as uint8 N,H,W,C."""
     first = np.asarray(decode(folder, 0))
     images = np.empty((len(folder), *first.shape), dtype=np.uint8)
-    for i in tqdm(
-        range(len(folder)), desc=f"decoding {folder.folder.name}", unit="img", delay=2, leave=False
-    ):
+    for i in tqdm(range(len(folder)), desc=f"decoding {folder.folder.name}", unit="img", delay=2, leave=False):
         image = np.asarray(decode(folder, i))
         if image.shape != first.shape:
-            raise UserError(
-                f"{folder.name(i)} is {image.shape[1]}x{image.shape[0]}, unlike the others: remove it"
-            )
+            raise UserError(f"{folder.name(i)} is {image.shape[1]}x{image.shape[0]}, unlike the others: remove it")
         images[i] = image
     return images
 
@@ -146,17 +142,13 @@ def draw_system(label: int, size: int) -> System:
 def draw_images(system: System, label: int, numbers: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
     """The images ``numbers`` of class ``label``, uint8 N,size,size,3."""
     keys = random_bits(VERSION, label, 1 << 40, numbers)
-    jitter = 1 + JITTER * (
-        2 * uniform(keys[:, None, None], 0, np.arange(len(system.maps))[:, None], np.arange(6)) - 1
-    )
+    jitter = 1 + JITTER * (2 * uniform(keys[:, None, None], 0, np.arange(len(system.maps))[:, None], np.arange(6)) - 1)
     # half the angle's tangent, so that sine and cosine are plain arithmetic
     half = math.tan(ROTATION / 2) * (2 * uniform(keys, 1) - 1)
     masks = _draw_masks(system.maps * jitter, system.chances, half, keys, size)
     front, back = (uniform(keys[:, None], part, np.arange(3))[:, None, None, :] for part in (2, 3))
     pixels = np.where(masks[..., None], front, back)
-    return np.floor(255 * np.clip(pixels + NOISE * _normal(keys, pixels.shape[1:]), 0, 1) + 0.5).astype(
-        np.uint8
-    )
+    return np.floor(255 * np.clip(pixels + NOISE * _normal(keys, pixels.shape[1:]), 0, 1) + 0.5).astype(np.uint8)
 
 
 def _draw_masks(

@@ -49,9 +49,7 @@ class Normalise:
         return normalised, labels.to(self._device, non_blocking=True)
 
 
-def micro_batches(
-    plan: Plan, seed: int, epoch: int, first_step: int, rank: int
-) -> Iterator[NDArray[np.int64]]:
+def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
     """The images of each of this rank's micro-batches: every step's are dealt out in one global order."""
     order = epoch_order(seed, epoch, plan.train_images)
     mine = plan.accumulation * plan.micro

@@ -19,9 +19,7 @@ Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images N,H,W,C and labels
 class MemoryLoader:
     """Batches of ``train`` and ``val``, all images of one square size."""
 
-    def __init__(
-        self, train: Split, val: Split, config: FractalsConfig, plan: Plan, seed: int, world: World
-    ) -> None:
+    def __init__(self, train: Split, val: Split, config: FractalsConfig, plan: Plan, seed: int, world: World) -> None:
         self._plan, self._seed, self._world = plan, seed, world
         self._normalise = Normalise(config, world.device)
         self._shift = config.shift

@@ -29,15 +29,11 @@ class Folder:
         except OSError as error:
             raise UserError(f"cannot read {folder}: {error.strerror}") from error
         if not self.classes:
-            raise UserError(
-                f"{folder} has no class folders: it should hold {folder.name}/<class>/<image>.JPEG"
-            )
+            raise UserError(f"{folder} has no class folders: it should hold {folder.name}/<class>/<image>.JPEG")
         names: list[bytes] = []
         labels: list[int] = []
         for label, name in enumerate(self.classes):
-            files = sorted(
-                e.name for e in os.scandir(folder / name) if e.name.lower().endswith(IMAGE_ENDINGS)
-            )
+            files = sorted(e.name for e in os.scandir(folder / name) if e.name.lower().endswith(IMAGE_ENDINGS))
             if not files:
                 raise UserError(
                     f"{folder / name} has no image files ({', '.join(IMAGE_ENDINGS)}): class without images"

@@ -25,9 +25,7 @@ Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation;
 class StreamLoader:
     """Images read, decoded and cut by worker processes, and normalised and mirrored on the device."""
 
-    def __init__(
-        self, train: Folder, val: Folder, config: ImageNetConfig, plan: Plan, seed: int, world: World
-    ) -> None:
+    def __init__(self, train: Folder, val: Folder, config: ImageNetConfig, plan: Plan, seed: int, world: World) -> None:
         self._val_images, self._plan, self._seed, self._world = len(val), plan, seed, world
         self._normalise = Normalise(config, world.device)
         workers = config.workers
@@ -94,9 +92,7 @@ class _Samples(Dataset[Any]):
     def _cut(self, source: Folder, index: int, epoch: int | None) -> Any:
         config, image = self._config, decode(source, index)
         if epoch is None:
-            return augment.central_crop(
-                image, config.resize, config.size, square=config.eval_resize == "square"
-            )
+            return augment.central_crop(image, config.resize, config.size, square=config.eval_resize == "square")
         if config.train_crop == "minimal":
             return augment.minimal_crop(image, config.resize, config.size, self._seed, epoch, index)
         return augment.scale_and_aspect_crop(image, config.size, self._seed, epoch, index)

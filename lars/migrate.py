@@ -1,0 +1,48 @@
+"""Reading what torchlars wrote."""
+
+import pickle
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from lars.lars import LARS
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds ``torchlars.LARS`` here, torch's own classes, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "LARS" and module in ("torchlars", "torchlars.lars"):
+            return LARS
+        allowed = module.split(".")[0] == "torch" or (module, name) in (
+            ("collections", "OrderedDict"),
+            ("collections", "defaultdict"),
+            ("builtins", "set"),
+        )
+        if allowed:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in an optimizer's pickle")
+
+
+class _Module:
+    """Stands for the pickle module in ``torch.load``."""
+
+    Unpickler = _Unpickler
+    load = staticmethod(lambda file, **options: _Unpickler(file, **options).load())
+
+
+def load_torchlars(file: str | Path | IO[bytes]) -> Any:
+    """What ``pickle.dump`` or ``torch.save`` wrote of a torchlars optimizer, with ``lars.LARS`` in its place.
+
+    ``torchlars`` need not be installed. Only that class and torch's own are looked up, but a pickle can call
+    what torch has: open none that you do not trust. Raises pickle.UnpicklingError for anything else.
+    """
+    if isinstance(file, (str, Path)):
+        with open(file, "rb") as opened:
+            return load_torchlars(opened)
+    start = file.read(4)
+    file.seek(-len(start), 1)
+    if start[:2] == b"PK":
+        return torch.load(file, pickle_module=_Module, weights_only=False)
+    return _Unpickler(file).load()

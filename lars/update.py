@@ -1,0 +1,238 @@
+"""The arithmetic of a step over one parameter group: fused on CPUs, multi-tensor elsewhere, or by the base.
+
+N is one read or write of all parameters. ``fused_cpu`` takes 7 N, ``multi_tensor`` 13 N, ``scaled_gradients``
+5 N and one temporary N before the base's own step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate
+
+from lars.ratio import Rule
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a step does: the ratio's ``rule``, where lr and ratio meet ``momentum``, and NUS's ``clamp``."""
+
+    rule: Rule
+    momentum: str  # "torch", "caffe" or "nus"
+    clamp: float | None
+
+
+def grads_of(params: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
+
+
+def takes_fused_cpu(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
+    """Whether ``fused_cpu`` computes what this group of a torch.optim.SGD asks for."""
+    if torch.compiler.is_compiling() or isinstance(group["lr"], Tensor) or group.get("differentiable"):
+        return False
+    if variant.clamp is not None or group["dampening"] or (group["nesterov"] and variant.momentum != "nus"):
+        return False
+    return all(_is_plain_cpu(p) for p in params)
+
+
+def _is_plain_cpu(p: Tensor) -> bool:
+    g = p.grad
+    return (
+        g is not None
+        and type(p) in (Tensor, torch.nn.Parameter)
+        and type(g) is Tensor
+        and p.device.type == "cpu"
+        and p.dtype in (torch.float32, torch.float64)
+        and g.dtype == p.dtype
+        and g.layout == torch.strided
+        and g.stride() == p.stride()
+        and (p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)))
+    )
+
+
+def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant) -> Tensor:
+    """SGD on a CPU: each tensor's norms by dot products, then its update while it is still in cache.
+
+    torch's fused SGD computes ``v = momentum v + (1 - dampening) (g + decay w)``: ``1 - dampening`` stands where
+    the ratio belongs. Nothing is allocated. Returns |w|, |g| and the ratio of every tensor, 3,T float32.
+    """
+    lr, momentum, decay = float(group["lr"]), group["momentum"], float(group["weight_decay"])
+    trust_coef, eps, maximize = group["trust_coef"], group["lars_eps"], group["maximize"]
+    needs_sum = variant.rule.form == "decayed"
+    seen: list[tuple[float, float, float]] = []
+    for i, w in enumerate(params):
+        g = w.grad
+        assert g is not None
+        w_norm, g_norm = _norm(w), _norm(g)
+        d_norm = _norm_of_sum(w, g, w_norm, g_norm, -decay if maximize else decay) if needs_sum else 0.0
+        ratio = variant.rule.of_floats(w_norm, g_norm, d_norm, lr, decay, trust_coef, eps)
+        seen.append((w_norm, g_norm, ratio))
+        if not momentum or variant.momentum == "nus":
+            inside, outside = 1.0, lr * ratio
+        elif variant.momentum == "caffe":
+            inside, outside = lr * ratio, 1.0
+        else:
+            inside, outside = ratio, lr
+        torch._fused_sgd_(
+            [w],
+            [g],
+            [buffers[i]] if momentum else [],
+            weight_decay=decay,
+            momentum=momentum,
+            lr=outside,
+            dampening=1.0 - inside,
+            nesterov=group["nesterov"],
+            maximize=maximize,
+            is_first_step=False,
+        )
+    return torch.tensor(seen, dtype=torch.float32).T
+
+
+def _norm(x: Tensor) -> float:
+    """|x| by one dot product in x's own precision; again in float64 where squares leave its range."""
+    flat = _flat(x)
+    square = float(torch.dot(flat, flat))
+    if 1e-30 < square < 1e37:
+        return square**0.5
+    return float(torch.linalg.vector_norm(flat, dtype=torch.float64))
+
+
+def _norm_of_sum(w: Tensor, g: Tensor, w_norm: float, g_norm: float, decay: float) -> float:
+    """|g + decay w| without a temporary, unless the two nearly cancel."""
+    both = g_norm**2 + (decay * w_norm) ** 2
+    square = both + 2 * decay * float(torch.dot(_flat(w), _flat(g)))
+    if square > 1e-2 * both:
+        return square**0.5
+    return float(torch.linalg.vector_norm(torch.add(_flat(g), _flat(w), alpha=decay), dtype=torch.float64))
+
+
+def _flat(x: Tensor) -> Tensor:
+    # in memory order, which w and g share
+    return x.as_strided((x.numel(),), (1,))
+
+
+def takes_multi_tensor(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
+    """Whether ``multi_tensor`` computes what this group of a torch.optim.SGD asks for."""
+    if group.get("differentiable") or group["dampening"]:
+        return False
+    if variant.momentum == "nus":
+        return True
+    if variant.clamp is not None or group["nesterov"]:
+        return False
+    kinds = {(p.dtype, p.device, g.dtype, g.layout) for p, g in zip(params, grads_of(params), strict=True)}
+    # a ratio in half precision would lose its range
+    return len(kinds) == 1 and params[0].dtype in (torch.float32, torch.float64)
+
+
+def multi_tensor(
+    group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant
+) -> Tensor:
+    """SGD in a few multi-tensor calls, with every ratio left on the device: nothing is read on the host.
+
+    Returns |w|, |g| and the ratio of every tensor, 3,T, on the device.
+    """
+    lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+    sign = -1 if group["maximize"] else 1
+    ws, gs, vs = _local(params), _local(grads_of(params)), _local(buffers)
+    if not momentum or variant.momentum == "nus":
+        seen, ds = measure(group, params, variant)
+        if ds is None:
+            ds = _decayed(group, ws, gs, variant)
+        if momentum:
+            torch._foreach_mul_(vs, momentum)
+            torch._foreach_add_(vs, ds)
+            ds = list(torch._foreach_add(ds, vs, alpha=momentum)) if group["nesterov"] else vs
+        steps = [d * step for d, step in zip(ds, (seen[2] * lr).unbind(), strict=True)]
+        torch._foreach_sub_(ws, steps)
+        return seen
+    seen, _ = measure(group, params, variant)
+    inside = (seen[2] * lr if variant.momentum == "caffe" else seen[2]).to(ws[0].dtype)
+    torch._foreach_mul_(vs, momentum)
+    # 0-d tensors in this place are fused on CUDA since torch 2.11; elsewhere a call each
+    torch._foreach_addcmul_(vs, inside.unbind(), gs, value=sign)
+    if decay:
+        torch._foreach_addcmul_(vs, (inside * decay).unbind(), ws)
+    if variant.momentum == "caffe":
+        torch._foreach_sub_(ws, vs)
+    elif isinstance(lr, Tensor):
+        torch._foreach_addcmul_(ws, [lr.to(ws[0].device, ws[0].dtype)] * len(ws), vs, value=-1)
+    else:
+        torch._foreach_add_(ws, vs, alpha=-lr)
+    return seen
+
+
+def scaled_gradients(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> tuple[Tensor, list[Tensor]]:
+    """|w|, |g| and ratios, 3,T, and for each parameter the gradient that any base may take: new tensors.
+
+    ``ratio * (g + decay w)``, or ``lr * ratio * (g + decay w)`` for the momentum of ``caffe``.
+    """
+    seen, ds = measure(group, params, variant)
+    grads = grads_of(params)
+    if ds is None:
+        ds = _decayed(group, _local(params), _local(grads), variant)
+    if group.get("maximize"):
+        # the base turns the sign of what it is given
+        torch._foreach_neg_(ds)
+    factors = seen[2] * group["lr"] if variant.momentum == "caffe" else seen[2]
+    for d, factor in zip(ds, factors.unbind(), strict=True):
+        d.mul_(factor)
+    return seen, [_like(d, g) for d, g in zip(ds, grads, strict=True)]
+
+
+def measure(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> tuple[Tensor, list[Tensor] | None]:
+    """|w|, |g| and the ratio of every tensor, 3,T; and ``g + decay w`` where the ratio needed it, unclamped."""
+    grads, decay = grads_of(params), group.get("weight_decay", 0)
+    ds = None
+    measured = [*params, *grads]
+    if variant.rule.form == "decayed":
+        plain = Variant(variant.rule, variant.momentum, None)
+        ds = _decayed(group, _local(params), _local(grads), plain)
+        measured += [_like(d, g) for d, g in zip(ds, grads, strict=True)]
+    norms = _norms(measured).view(-1, len(params))
+    ratios = variant.rule.of_tensors(
+        norms[0],
+        norms[1],
+        norms[2] if ds else None,
+        group["lr"],
+        decay,
+        group["trust_coef"],
+        group["lars_eps"],
+    )
+    return torch.stack([norms[0], norms[1], ratios]), ds if variant.clamp is None else None
+
+
+def _decayed(group: dict[str, Any], ws: Sequence[Tensor], gs: Sequence[Tensor], variant: Variant) -> list[Tensor]:
+    """``g + decay w``, the direction in which w goes down, clamped element by element."""
+    gs = list(torch._foreach_neg(list(gs)) if group.get("maximize") else gs)
+    ds = list(torch._foreach_add(gs, list(ws), alpha=group.get("weight_decay", 0)))
+    return [d.clamp_(-variant.clamp, variant.clamp) for d in ds] if variant.clamp is not None else ds
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of each, 1-D, in fp32 or float64; of sharded tensors all together by one collective."""
+    local = [torch.view_as_real(t) if t.is_complex() else t for t in _local(tensors)]
+    wide = torch.float64 if any(t.dtype == torch.float64 for t in local) else torch.float32
+    norms = torch.stack(torch._foreach_norm([t.to(wide) if t.dtype != wide else t for t in local], 2))
+    first = tensors[0]
+    if isinstance(first, DTensor):
+        placements = [Partial() if p.is_shard() else Replicate() for p in first.placements]
+        squares = DTensor.from_local(norms.square(), first.device_mesh, placements, run_check=False)
+        norms = squares.full_tensor().sqrt()
+    return norms
+
+
+def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+
+
+def _like(local: Tensor, whole: Tensor) -> Tensor:
+    """``local`` as the shard of a tensor that is distributed as ``whole`` is."""
+    if not isinstance(whole, DTensor):
+        return local
+    return DTensor.from_local(
+        local, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
