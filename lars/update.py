@@ -6,13 +6,16 @@ N is one read or write of all parameters. ``fused_cpu`` takes 7 N, ``multi_tenso
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Partial, Replicate
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 from lars.ratio import Rule
 
@@ -218,21 +221,31 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
     wide = torch.float64 if any(t.dtype == torch.float64 for t in local) else torch.float32
     norms = torch.stack(torch._foreach_norm([t.to(wide) if t.dtype != wide else t for t in local], 2))
     first = tensors[0]
-    if isinstance(first, DTensor):
+    if is_distributed(first):
+        from torch.distributed.tensor import DTensor, Partial, Replicate
+
         placements = [Partial() if p.is_shard() else Replicate() for p in first.placements]
         squares = DTensor.from_local(norms.square(), first.device_mesh, placements, run_check=False)
         norms = squares.full_tensor().sqrt()
     return norms
 
 
+def is_distributed(t: Tensor) -> TypeGuard[DTensor]:
+    """Whether ``t`` is a DTensor; without importing what only their users need."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(t, module.DTensor)
+
+
 def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+    return [t.to_local() if is_distributed(t) else t for t in tensors]
 
 
 def _like(local: Tensor, whole: Tensor) -> Tensor:
     """``local`` as the shard of a tensor that is distributed as ``whole`` is."""
-    if not isinstance(whole, DTensor):
+    if not is_distributed(whole):
         return local
+    from torch.distributed.tensor import DTensor
+
     return DTensor.from_local(
         local, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
     )
