@@ -264,10 +264,11 @@ class LARS(Optimizer):
     def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         if not group["momentum"]:
             return []
-        for p in params:
-            if self.state[p].get("momentum_buffer") is None:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        return [self.state[p]["momentum_buffer"] for p in params]
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        return [state["momentum_buffer"] for state in states]
 
     def _step_rest(self, rest: list[dict[str, Any]]) -> None:
         if len(rest) == len(self.param_groups):

@@ -15,11 +15,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name == "LARS" and module in ("torchlars", "torchlars.lars"):
             return LARS
-        allowed = module.split(".")[0] == "torch" or (module, name) in (
-            ("collections", "OrderedDict"),
-            ("collections", "defaultdict"),
-            ("builtins", "set"),
-        )
+        containers = name in ("dict", "list", "set", "tuple") and module in ("builtins", "__builtin__")
+        containers = containers or (module == "collections" and name in ("OrderedDict", "defaultdict"))
+        allowed = containers or module.split(".")[0] == "torch"
         if allowed:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} does not belong in an optimizer's pickle")

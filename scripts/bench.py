@@ -1,12 +1,15 @@
 """Measure this project against its yardsticks, interleaved in one process, and keep the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
+       python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
 Each writes results/benchmarks/<name>.json and prints a table.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -21,6 +24,8 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lars import LARS  # noqa: E402
+from scripts.traffic import Traffic  # noqa: E402
 from train import app, command_line, config, record  # noqa: E402
 from train.data import open_data  # noqa: E402
 from train.main import CONFIGS  # noqa: E402
@@ -91,6 +96,68 @@ def train(rounds: int) -> None:
     )
 
 
+def optimizer(rounds: int) -> None:
+    """One step each in turn over their own copies of ResNet-50's parameters; ratios are taken within a round."""
+    numbers = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+
+    def by_multi_tensor(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return LARS(torch.optim.SGD(params, **{**numbers, "lr": torch.tensor(1e-3)}))  # type: ignore[arg-type]
+
+    def through_fused_base(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        base = torch.optim.SGD(params, **numbers, fused=True)
+        base.register_step_post_hook(lambda *_: None)
+        return LARS(base)
+
+    makers: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {
+        "SGD fused": lambda p: torch.optim.SGD(p, **numbers, fused=True),
+        "SGD foreach": lambda p: torch.optim.SGD(p, **numbers, foreach=True),
+        "LARS(SGD)": lambda p: LARS(torch.optim.SGD(p, **numbers)),
+        "LARS(SGD), multi-tensor": by_multi_tensor,
+        "LARS(any base), around SGD fused": through_fused_base,
+    }
+    with contextlib.suppress(ImportError):
+        from timm.optim import Lars
+
+        makers["timm Lars"] = lambda p: Lars(p, **numbers)
+    from torchvision.models import resnet50
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = [p.shape for p in resnet50().parameters()]
+    total = sum(math.prod(shape) for shape in shapes)
+    optimizers = {}
+    for name, make in makers.items():
+        params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        optimizers[name] = make(params)
+    times: dict[str, list[float]] = {name: [] for name in optimizers}
+    for i in range(rounds + 3):
+        for name, each in optimizers.items():
+            began = time.perf_counter()
+            each.step()
+            if i >= 3:
+                times[name].append(time.perf_counter() - began)
+    figures: dict[str, object] = {}
+    print(f"{'':36}{'x SGD fused, median (min-max)':34}{'ms':>8}{'N':>7}{'calls':>7}{'host reads':>12}")
+    for name, each in optimizers.items():
+        ratios = [a / b for a, b in zip(times[name], times["SGD fused"], strict=True)]
+        with Traffic() as traffic:
+            each.step()
+        passes = traffic.read_and_written / total
+        figures[name] = {
+            "ratio_to_sgd_fused": spread(ratios),
+            "milliseconds": spread([1000 * t for t in times[name]]),
+            "passes": round(passes, 2),
+            "calls": traffic.calls,
+            "host_reads": traffic.host_reads,
+        }
+        mid = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        ms = 1000 * statistics.median(times[name])
+        print(f"{name:36}{mid:34}{ms:8.1f}{passes:7.1f}{traffic.calls:7}{traffic.host_reads:12}")
+    what = f"one step over ResNet-50's {len(shapes)} tensors, {total:,} fp32 parameters, momentum and weight decay"
+    write("optimizer", {"what": what, "steps": rounds, "optimizers": figures})
+
+
 def bare_epoch(
     chosen: config.Config, plan: config.Plan, classes: int, batches: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> Callable[[], float]:
@@ -115,10 +182,13 @@ def bare_epoch(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train"])
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each, in turn (default 7)")
+    parser.add_argument("what", choices=["train", "optimizer"])
+    parser.add_argument("--rounds", type=int, help="counted rounds of each, in turn (default 7 epochs, 60 steps)")
     arguments = parser.parse_args()
-    train(arguments.rounds)
+    if arguments.what == "train":
+        train(arguments.rounds or 7)
+    else:
+        optimizer(arguments.rounds or 60)
 
 
 if __name__ == "__main__":

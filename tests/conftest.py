@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,9 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     # the same sums on one process and on two, which share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.pop("IMAGENET_DIR", None)
+    # a loaded machine is no failure
+    hypothesis.settings.register_profile("here", deadline=None)
+    hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture

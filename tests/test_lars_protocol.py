@@ -1,0 +1,561 @@
+"""LARS as torch's Optimizer: everything that PyTorch and its users do with one."""
+
+import contextlib
+import copy
+import io
+import pickle
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.testing
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.common_optimizers import optim_db
+
+from lars import LARS, LarsSGD, load_torchlars, split_parameters
+from scripts.traffic import Traffic
+from tests.test_lars import PATHS, by, gradients, reference, tensors
+from tests.test_processes import free_port, spawn
+
+
+def stepped(optimizer: torch.optim.Optimizer, params: list, steps: int = 3, first: int = 0) -> None:
+    for step in range(first, first + steps):
+        for p, g in zip(params, gradients(params, step), strict=True):
+            p.grad = g
+        optimizer.step()
+
+
+def assert_equal(a: list, b: list) -> None:
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# torch's own optimizers ------------------------------------------------------------------------------------------
+
+UNSUITABLE = {"LBFGS", "SparseAdam"}
+CASES = [
+    pytest.param(info, case, id=f"{info.optim_cls.__name__}-{case.desc}")
+    for info in optim_db
+    if info.optim_cls.__name__ not in UNSUITABLE
+    for case in info.optim_inputs_func(device="cpu")
+]
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+@pytest.mark.parametrize(("info", "case"), CASES)
+def test_every_optimizer_of_torch_can_be_wrapped_or_says_why_not(info, case, with_closure):
+    """Off, the wrapper is the base exactly; on, it is the base fed with scaled gradients."""
+    results = []
+    for kind in ("base", "off", "on", "by hand"):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(5, 3)
+        params = [layer.weight] if info.optim_cls.__name__ == "Muon" else list(layer.parameters())
+        base = info.optim_cls(params, **copy.deepcopy(case.kwargs))
+        decay = base.param_groups[0].get("weight_decay", 0)
+        optimizer = base
+        if kind == "off":
+            base.param_groups[0]["lars"] = False
+            optimizer = LARS(base)
+        elif kind == "on":
+            decoupled = info.optim_cls.__name__ in ("AdamW", "Adafactor", "Muon")
+            if decay and (decoupled or base.param_groups[0].get("decoupled_weight_decay")):
+                with pytest.raises(ValueError, match="decays weights apart from the gradient"):
+                    LARS(base)
+                return
+            optimizer = LARS(base)
+        elif kind == "by hand":
+            base.param_groups[0].update({"weight_decay": 0} if "weight_decay" in base.param_groups[0] else {})
+        for step in range(4):
+            x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+
+            def closure(layer=layer, x=x, optimizer=optimizer):
+                optimizer.zero_grad()
+                loss = layer(x).square().sum()
+                loss.backward()
+                return loss
+
+            if kind == "by hand":
+                loss = closure()
+                sign = -1 if base.param_groups[0].get("maximize") else 1
+                for p in params:
+                    with torch.no_grad():
+                        g = p.grad.clone()
+                        ratio = 0.001 * p.norm() / (g.norm() + decay * p.norm() + 1e-8)
+                        p.grad = ratio * (g + sign * decay * p)
+                optimizer.step()
+            elif with_closure:
+                loss = optimizer.step(closure)
+            else:
+                loss = closure()
+                optimizer.step()
+            assert loss is not None
+        results.append([p.detach().clone() for p in params])
+    base, off, on, by_hand = results
+    assert_equal(base, off)
+    for a, b in zip(on, by_hand, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-7)
+
+
+def test_lbfgs_is_refused():
+    with pytest.raises(TypeError, match="LBFGS"):
+        LARS(torch.optim.LBFGS(tensors()))
+
+
+# The protocol ----------------------------------------------------------------------------------------------------
+
+SCHEDULERS: dict[str, Any] = {
+    "StepLR": {"step_size": 2}, "MultiStepLR": {"milestones": [2]}, "ExponentialLR": {"gamma": 0.5},
+    "LambdaLR": {"lr_lambda": lambda e: 1 / (e + 1)}, "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
+    "CosineAnnealingLR": {"T_max": 4}, "CosineAnnealingWarmRestarts": {"T_0": 2}, "PolynomialLR": {"total_iters": 4},
+    "LinearLR": {}, "ConstantLR": {}, "OneCycleLR": {"max_lr": 1.0, "total_steps": 10},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_drives_it_as_it_drives_sgd(name):
+    rates = []
+    for wrap in (lambda o: o, LARS):
+        params = tensors()
+        optimizer = wrap(torch.optim.SGD(params, lr=0.1, momentum=0.9))
+        scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **SCHEDULERS[name])
+        rates.append([])
+        for step in range(5):
+            stepped(optimizer, params, 1, step)
+            scheduler.step()
+            group = optimizer.param_groups[0]
+            rates[-1].append((group["lr"], group["momentum"]))
+    assert rates[0] == rates[1]
+
+
+def test_all_six_kinds_of_hooks_run():
+    params = tensors()
+    optimizer = LARS(torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    ran = []
+    for kind in (
+        "step_pre_hook", "step_post_hook", "state_dict_pre_hook", "state_dict_post_hook",
+        "load_state_dict_pre_hook", "load_state_dict_post_hook",
+    ):  # fmt: skip
+        getattr(optimizer, f"register_{kind}")(lambda *_, kind=kind: ran.append(kind))
+    stepped(optimizer, params, 1)
+    optimizer.load_state_dict(state_dict=optimizer.state_dict())
+    assert len(ran) == len(set(ran)) == 6
+
+
+def test_hooks_and_schedulers_on_the_base_run_too():
+    params, calls = tensors(), []
+    sgd = torch.optim.SGD(params, lr=0.1)
+    sgd.register_step_post_hook(lambda *_: calls.append(1))
+    scheduler = torch.optim.lr_scheduler.StepLR(sgd, 1)
+    optimizer = LARS(sgd)
+    stepped(optimizer, params, 2)
+    scheduler.step()
+    assert calls == [1, 1] and optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_grad_scaler_steps_as_without_scaling(fused):
+    ends = []
+    for scale in (None, 1024.0):
+        params = tensors(dtype=torch.float32)
+        optimizer = LARS(torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=1e-4, fused=fused))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        for step in range(3):
+            optimizer.zero_grad()
+            loss = sum((p * g).sum() for p, g in zip(params, gradients(params, step), strict=True))
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        ends.append(params)
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_grad_scaler_skips_a_step_whose_gradients_overflowed():
+    params = tensors(dtype=torch.float32)
+    before = [p.detach().clone() for p in params]
+    optimizer = LARS(torch.optim.SGD(params, lr=1.0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(sum(p.sum() for p in params)).backward()
+    params[0].grad[0] = float("inf")
+    scaler.step(optimizer)
+    scaler.update()
+    assert_equal(before, params)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("kind", [LARS, LarsSGD])
+def test_a_copy_goes_on_as_the_original(kind, again):
+    params = tensors()
+    if kind is LARS:
+        optimizer = LARS(torch.optim.SGD(params, lr=1.0, momentum=0.9), trust_coef=0.01, ratio="decayed")
+    else:
+        optimizer = LarsSGD(params, lr=1.0, momentum=0.9, trust_coef=0.01, ratio="decayed")
+    stepped(optimizer, params)
+    twin = again(optimizer)
+    theirs = twin.param_groups[0]["params"]
+    stepped(optimizer, params, 2, 3)
+    stepped(twin, theirs, 2, 3)
+    assert_equal(params, theirs)
+    assert repr(twin) == repr(optimizer)
+
+
+def test_a_saved_state_goes_on_bit_for_bit_and_keeps_every_groups_numbers():
+    params = tensors()
+    groups = [{"params": params[:2], "trust_coef": 0.02}, {"params": params[2:], "lars": False}]
+    optimizer = LARS(torch.optim.SGD(groups, lr=1.0, momentum=0.9), eps=1e-6)
+    stepped(optimizer, params)
+    file = io.BytesIO()
+    torch.save({"params": params, "optimizer": optimizer.state_dict()}, file)
+    stepped(optimizer, params, 3, 3)
+    file.seek(0)
+    saved = torch.load(file)
+    fresh = LARS(torch.optim.SGD([{"params": saved["params"][:2]}, {"params": saved["params"][2:]}], lr=7.0))
+    fresh.load_state_dict(saved["optimizer"])
+    assert [g["trust_coef"] for g in fresh.param_groups] == [0.02, 0.001]
+    assert [g["lars"] for g in fresh.param_groups] == [True, False]
+    assert [g["lars_eps"] for g in fresh.param_groups] == [1e-6, 1e-6]
+    stepped(fresh, saved["params"], 3, 3)
+    assert_equal(params, saved["params"])
+
+
+def test_sgd_loads_what_lars_saved_and_lars_what_sgd_saved():
+    params = tensors()
+    optimizer = LARS(
+        torch.optim.SGD([{"params": params[:2]}, {"params": params[2:], "lars": False}], lr=0.1, momentum=0.9)
+    )
+    stepped(optimizer, params)
+    sgd = torch.optim.SGD([{"params": params[:2]}, {"params": params[2:]}], lr=0.3, momentum=0.9)
+    saved = sgd.state_dict()
+    sgd.load_state_dict(optimizer.state_dict())
+    assert sgd.param_groups[0]["lr"] == 0.1
+    optimizer.load_state_dict(saved)
+    assert [g["lars"] for g in optimizer.param_groups] == [True, False] and optimizer.param_groups[0]["lr"] == 0.3
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch.save"])
+def test_a_torchlars_pickle_loads(monkeypatch, tmp_path: Path, how):
+    """A class of torchlars' own shape: pickled by __getstate__ as (optimizer, rest of its __dict__)."""
+    module = types.ModuleType("torchlars.lars")
+
+    class Theirs(torch.optim.Optimizer):
+        def __init__(self, optimizer, eps=1e-8, trust_coef=0.001):
+            self.optim, self.eps, self.trust_coef, self.adaptive_lr = optimizer, eps, trust_coef, torch.ones(())
+
+        def __getstate__(self):
+            return (self.optim, {k: v for k, v in self.__dict__.items() if k != "optim"})
+
+    Theirs.__module__, Theirs.__qualname__, Theirs.__name__ = "torchlars.lars", "LARS", "LARS"
+    module.LARS = Theirs
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torchlars", types.ModuleType("torchlars"))
+        patch.setitem(sys.modules, "torchlars.lars", module)
+        params = tensors()
+        sgd = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+        stepped(sgd, params)
+        file = tmp_path / "optimizer.pt"
+        if how == "pickle":
+            file.write_bytes(pickle.dumps(Theirs(sgd, eps=1e-7, trust_coef=0.02)))
+        else:
+            torch.save(Theirs(sgd, eps=1e-7, trust_coef=0.02), file)
+    loaded = load_torchlars(file)
+    assert isinstance(loaded, LARS) and (loaded.eps, loaded.trust_coef) == (1e-7, 0.02)
+    assert loaded.param_groups[0]["lars_eps"] == 1e-7 and len(loaded.state) == 5
+    stepped(loaded, loaded.param_groups[0]["params"])
+
+
+def test_load_torchlars_looks_up_nothing_else(tmp_path: Path):
+    (tmp_path / "bad").write_bytes(pickle.dumps(Path.cwd))
+    with pytest.raises(pickle.UnpicklingError, match="does not belong"):
+        load_torchlars(tmp_path / "bad")
+
+
+def test_distributed_checkpoint_state_goes_round():
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    def made() -> tuple[torch.nn.Module, LARS]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+        return model, LARS(torch.optim.SGD(split_parameters(model, 1e-4), lr=1.0, momentum=0.9), trust_coef=0.03)
+
+    def step(model: torch.nn.Module, optimizer: LARS, seed: int) -> None:
+        optimizer.zero_grad()
+        model(torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        optimizer.step()
+
+    model, optimizer = made()
+    step(model, optimizer, 1)
+    saved = get_optimizer_state_dict(model, optimizer)
+    twin, fresh = made()
+    twin.load_state_dict(model.state_dict())
+    fresh.param_groups[0]["trust_coef"] = 0.5
+    set_optimizer_state_dict(twin, fresh, copy.deepcopy(saved))
+    assert fresh.param_groups[0]["trust_coef"] == 0.03 and fresh.param_groups[1]["lars"] is False
+    step(model, optimizer, 2)
+    step(twin, fresh, 2)
+    assert_equal(list(model.parameters()), list(twin.parameters()))
+
+
+@pytest.mark.parametrize("momentum", ["torch", "caffe", "nus"])
+def test_compiles_without_breaks_and_once_for_every_lr(momentum):
+    plain, compiled = tensors(dtype=torch.float32), tensors(dtype=torch.float32)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    optimizers = []
+    for params in (plain, compiled):
+        lr = torch.tensor(1.0)
+        optimizers.append(LARS(torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=1e-4), momentum=momentum))
+    stepped(optimizers[0], plain, 1)
+    stepped(optimizers[1], compiled, 1)
+    torch._dynamo.reset()
+    step = torch.compile(optimizers[1].step, backend=counter, fullgraph=True)
+    for t in range(1, 5):
+        for params, move, optimizer in ((plain, optimizers[0].step, optimizers[0]), (compiled, step, optimizers[1])):
+            optimizer.param_groups[0]["lr"].fill_(1.0 / t)
+            for p, g in zip(params, gradients(params, t), strict=True):
+                p.grad = g
+            move()
+    assert counter.frame_count == 1
+    for a, b in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+# Kinds of tensors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_complex_parameters_step_as_their_real_views(path):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 4, 2, generator=generator, dtype=torch.float64)
+    real, compl = torch.nn.Parameter(start.clone()), torch.nn.Parameter(torch.view_as_complex(start.clone()))
+    for p in (real, compl):
+        optimizer = LARS(by(path, torch.optim.SGD([p], lr=1.0, momentum=0.9, weight_decay=0.01)))
+        for step in range(3):
+            g = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            p.grad = g if p is real else torch.view_as_complex(g)
+            optimizer.step()
+    torch.testing.assert_close(torch.view_as_real(compl.detach()), real.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("momentum", ["torch", "caffe", "nus"])
+def test_half_precision_norms_accumulate_in_fp32(dtype, momentum):
+    """4096 x 2000 weights of 1: a norm of 2,862, whose square is beyond fp16, and gradients whose squares underflow."""
+    w = torch.nn.Parameter(torch.ones(4096, 2000, dtype=dtype))
+    optimizer = LARS(torch.optim.SGD([w], lr=1000.0, momentum=0.9), momentum=momentum)
+    w.grad = torch.full_like(w, 1e-5)
+    optimizer.step()
+    assert optimizer.weight_norms.item() == pytest.approx(2862.2, rel=1e-3)
+    assert optimizer.gradient_norms.item() == pytest.approx(2862.2 * float(w.grad[0, 0]), rel=1e-3)
+    assert optimizer.trust_ratios.dtype == torch.float32
+    if dtype == torch.bfloat16 or momentum != "caffe":
+        torch.testing.assert_close(w.detach().float(), torch.zeros(4096, 2000), atol=2e-2, rtol=0)
+
+
+def test_mixed_dtypes_in_one_group_step_each_as_alone():
+    dtypes = [torch.float32, torch.float64, torch.bfloat16, torch.float32, torch.float64]
+    together = [torch.nn.Parameter(p.detach().to(d)) for p, d in zip(tensors(), dtypes, strict=True)]
+    optimizer = LARS(torch.optim.SGD(together, lr=1.0, momentum=0.9))
+    stepped(optimizer, together)
+    for i, d in enumerate(dtypes):
+        one = torch.nn.Parameter(tensors()[i].detach().to(d))
+        alone = LARS(torch.optim.SGD([one], lr=1.0, momentum=0.9))
+        for step in range(3):
+            one.grad = gradients(together, step)[i]
+            alone.step()
+        torch.testing.assert_close(together[i], one, rtol=1e-5 if d != torch.bfloat16 else 1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_never_an_unscaled_step(path, bad):
+    params = tensors()
+    before = [p.detach().clone() for p in params]
+    optimizer = LARS(by(path, torch.optim.SGD(params, lr=1.0, momentum=0.9)))
+    for p, g in zip(params, gradients(params, 0), strict=True):
+        p.grad = g
+    params[0].grad.view(-1)[0] = bad
+    optimizer.step()
+    moved = (params[0].detach() - before[0]).abs()
+    assert not torch.isfinite(params[0].view(-1)[0])
+    assert moved[torch.isfinite(moved)].max() < 1e-2 if torch.isfinite(moved).any() else True
+    assert all(torch.isfinite(p).all() for p in params[1:])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e15, 1e25])
+def test_tiny_and_huge_gradients_move_weights_by_the_trusted_length(scale):
+    w = torch.nn.Parameter(torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    before = w.detach().clone()
+    optimizer = LARS(torch.optim.SGD([w], lr=1.0), eps=0.0)
+    w.grad = scale * torch.randn(100, generator=torch.Generator().manual_seed(1))
+    optimizer.step()
+    assert float((w.detach() - before).norm() / before.norm()) == pytest.approx(0.001, rel=1e-3)
+
+
+# Groups ----------------------------------------------------------------------------------------------------------
+
+
+def test_resnet50_splits_into_54_adapted_tensors_and_107():
+    from torchvision.models import resnet50
+
+    adapted, rest = split_parameters(resnet50(), 1e-4)
+    assert (len(adapted["params"]), len(rest["params"])) == (54, 107)
+    assert (adapted["lars"], adapted["weight_decay"], rest["lars"], rest["weight_decay"]) == (True, 1e-4, False, 0.0)
+
+
+def test_an_excluded_group_has_mlperfs_rule_no_adaptation_and_no_decay():
+    """mlcommons' LARSOptimizer: a skipped variable has the plain lr, and its weight decay is dropped too."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).double()
+    params = list(model.parameters())
+    expected = [p.detach().clone() for p in params]
+    buffers = [torch.zeros_like(p) for p in params]
+    optimizer = LARS(torch.optim.SGD(split_parameters(model, 0.1), lr=1.0, momentum=0.9), momentum="caffe", eps=0.0)
+    for step in range(10):
+        lr = 1.0 / (step + 1)
+        grads = gradients(params, step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        optimizer.step()
+        for p, w, g, v in zip(params, expected, grads, buffers, strict=True):
+            if p.dim() > 1:
+                reference([w], [g], [v], lr, 0.9, 0.1, momentum="caffe", eps=0.0)
+            else:
+                v.mul_(0.9).add_(g)
+                w.sub_(lr * v)
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-12, atol=1e-14)
+
+
+def test_last_ratios_are_there_by_name():
+    model = torch.nn.Linear(4, 3)
+    optimizer = LARS(torch.optim.SGD(list(model.named_parameters()), lr=1.0))
+    assert optimizer.trust_ratios.numel() == 0
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    assert optimizer.names() == ["weight", "bias"]
+    expected = [0.001 * p.norm() / p.grad.norm() for p in model.parameters()]
+    # the step has moved the weights by a thousandth
+    torch.testing.assert_close(optimizer.trust_ratios, torch.stack(expected).detach(), rtol=2e-3, atol=0)
+    unnamed = LARS(torch.optim.SGD(model.parameters(), lr=1.0))
+    unnamed.step()
+    assert unnamed.names() == ["0.0", "0.1"]
+
+
+# Cost ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "most"), [("alone", 7.01), ("multi-tensor", 13.01)])
+def test_a_step_costs_no_more_passes_over_the_parameters_than_stated(path, most):
+    params = [torch.nn.Parameter(torch.randn(20_000)) for _ in range(10)]
+    optimizer = LARS(by(path, torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=1e-4)))
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] if path == "alone" else torch.tensor(0.1)
+    stepped(optimizer, params, 1)
+    with Traffic() as traffic:
+        optimizer.step()
+    assert traffic.read_and_written / 200_000 <= most
+    assert traffic.calls <= (3 * 10 + 5 if path == "alone" else 25)
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"momentum": "caffe"}, {"momentum": "nus"}, {"ratio": "decayed"}, {"clip": True}]
+)
+def test_a_step_on_cuda_never_waits_for_the_device(variant):
+    """Fake tensors have no values: whatever would read one on the host raises."""
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.empty(64, 3, 7, 7, device="cuda")) for _ in range(3)]
+        optimizer = LARS(torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=1e-4), **variant)
+        for _ in range(2):
+            for p in params:
+                p.grad = torch.empty_like(p)
+            optimizer.step()
+        assert optimizer.trust_ratios.device.type == "cuda" and optimizer.trust_ratios.shape == (3,)
+
+
+# Several processes -----------------------------------------------------------------------------------------------
+
+
+def _model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3)).double()
+
+
+def _train(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for step in range(5):
+        optimizer.zero_grad()
+        model(
+            torch.randn(8, 6, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        ).square().mean().backward()
+        optimizer.step()
+
+
+@contextlib.contextmanager
+def _group(rank: int, size: int, port: int):
+    dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=size)
+    yield
+    dist.destroy_process_group()
+
+
+def _fully_sharded(rank: int, size: int, port: int, out: Path) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    with _group(rank, size, port):
+        model = _model()
+        groups = split_parameters(model, 0.01)
+        shapes = [[p.shape for p in g["params"]] for g in groups]
+        fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
+        sharded = [p for p in model.parameters()]
+        for group, wanted in zip(groups, shapes, strict=True):
+            group["params"] = [p for p in sharded if p.shape in wanted]
+        optimizer = LARS(torch.optim.SGD(groups, lr=1.0, momentum=0.9))
+        _train(model, optimizer)
+        for p in model.parameters():
+            p.grad = p.grad if p.grad is not None else torch.ones_like(p)
+        with CommDebugMode() as communication:
+            optimizer.step()
+        whole = [p.full_tensor() for p in model.parameters()]
+        if rank == 0:
+            torch.save({"params": whole, "collectives": communication.get_total_counts()}, out / "sharded.pt")
+
+
+def test_two_fsdp2_processes_step_as_one_with_one_collective(tmp_path: Path):
+    spawn(_fully_sharded, 2, tmp_path)
+    got = torch.load(tmp_path / "sharded.pt")
+    model = _model()
+    optimizer = LARS(torch.optim.SGD(split_parameters(model, 0.01), lr=1.0, momentum=0.9))
+    _train(model, optimizer)
+    optimizer.step()
+    for a, b in zip(got["params"], model.parameters(), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-10, atol=1e-12)
+    assert got["collectives"] == 1
+
+
+def _zero(rank: int, size: int, port: int, out: Path) -> None:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    with _group(rank, size, port):
+        model = _model()
+        optimizer = ZeroRedundancyOptimizer(
+            model.parameters(), optimizer_class=LarsSGD, lr=1.0, momentum=0.9, weight_decay=0.01
+        )
+        _train(model, optimizer)
+        torch.save([p.detach() for p in model.parameters()], out / f"zero-{rank}.pt")
+
+
+def test_zero_redundancy_optimizer_takes_the_class_form(tmp_path: Path):
+    spawn(_zero, 2, tmp_path)
+    model = _model()
+    _train(model, LarsSGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.01))
+    for rank in (0, 1):
+        for a, b in zip(torch.load(tmp_path / f"zero-{rank}.pt"), model.parameters(), strict=True):
+            torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_free_ports_differ():
+    assert free_port() > 0
