@@ -1,6 +1,6 @@
-"""Rebuild the README's table and the plot of top-1 against epoch from the records under ``results/fractals``.
+"""Rebuild every table of the READMEs and the plot of top-1 against epoch from the records under ``results``.
 
-Usage: python scripts/report.py [--check]      (--check writes nothing and fails when the README would change)
+Usage: python scripts/report.py [--check]      (--check writes nothing and fails when a README would change)
 """
 
 import argparse
@@ -19,8 +19,7 @@ sys.path.insert(0, str(ROOT))
 from train.data.fractals import FINGERPRINTS  # noqa: E402
 
 RECORDS = ROOT / "results" / "fractals"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- table: python scripts/report.py -->", "<!-- /table -->"
+BENCHMARKS = ROOT / "results" / "benchmarks"
 
 PRESETS = ("256", "8k", "16k", "32k")
 # torchlars README, "Best Top-1 accuracy"
@@ -119,27 +118,53 @@ def plot(rows: list[Record], path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
+def optimizer_table() -> str:
+    """What a step of each optimizer costs, by ``scripts/bench.py optimizer``."""
+    figures = json.loads((BENCHMARKS / "optimizer.json").read_text())
+    lines = ["| optimizer | x SGD fused: median (min-max) | N | calls | host reads |", "|---|---|---|---|---|"]
+    for name, f in figures["optimizers"].items():
+        ratio = "{median:.2f} ({min:.2f}-{max:.2f})".format(**f["ratio_to_sgd_fused"])
+        lines.append(f"| {name} | {ratio} | {f['passes']:g} | {f['calls']:,} | {f['host_reads']} |")
+    hardware, versions = figures["hardware"], figures["versions"]
+    lines += [
+        "",
+        f"n = {figures['steps']}; {hardware['cpu']}, {figures['threads']} threads, torch {versions['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
+def rebuilt(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the two comments that name ``name`` replaced."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, found, rest = text.partition(begin)
+    assert found and end in rest, f"no {begin} ... {end}"
+    return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the README would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a README would change")
     check = parser.parse_args().check
     rows = records()
     if not rows:
-        print(
-            f"no finished run under {RECORDS}: copy config.yaml, log.jsonl and result.json there",
-            file=sys.stderr,
-        )
+        print(f"no finished run under {RECORDS}: copy config.yaml, log.jsonl and result.json there", file=sys.stderr)
         return 2
-    text = README.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    rebuilt = f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}"
-    if check:
-        if rebuilt != text:
-            print("README.md's table is not what the records say: run python scripts/report.py", file=sys.stderr)
-        return int(rebuilt != text)
-    README.write_text(rebuilt)
-    plot(rows, RECORDS / "top1.png")
+    stale = []
+    for path, name, content in (
+        (ROOT / "README.md", "table", table(rows)),
+        (ROOT / "lars" / "README.md", "benchmark", optimizer_table()),
+    ):
+        text = path.read_text()
+        new = rebuilt(text, name, content)
+        if new != text:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.write_text(new)
+    if check and stale:
+        print(f"not what the records say: {', '.join(map(str, stale))}; run python scripts/report.py", file=sys.stderr)
+        return 1
+    if not check:
+        plot(rows, RECORDS / "top1.png")
     return 0
 
 

@@ -111,7 +111,7 @@ SCHEDULERS: dict[str, Any] = {
     "LambdaLR": {"lr_lambda": lambda e: 1 / (e + 1)}, "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
     "CosineAnnealingLR": {"T_max": 4}, "CosineAnnealingWarmRestarts": {"T_0": 2}, "PolynomialLR": {"total_iters": 4},
     "LinearLR": {}, "ConstantLR": {}, "OneCycleLR": {"max_lr": 1.0, "total_steps": 10},
-    "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0},
+    "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0}, "ReduceLROnPlateau": {"patience": 0},
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_every_scheduler_drives_it_as_it_drives_sgd(name):
         rates.append([])
         for step in range(5):
             stepped(optimizer, params, 1, step)
-            scheduler.step()
+            scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
             group = optimizer.param_groups[0]
             rates[-1].append((group["lr"], group["momentum"]))
     assert rates[0] == rates[1]
@@ -320,6 +320,33 @@ def test_compiles_without_breaks_and_once_for_every_lr(momentum):
     assert counter.frame_count == 1
     for a, b in zip(plain, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_compiled_by_inductor_it_takes_the_same_steps_at_7_n():
+    """What a GPU would run as one kernel for the norms and one for the update, here as inductor's C++."""
+    from torch._inductor import metrics
+
+    eager, compiled = ([torch.nn.Parameter(p.detach()) for p in big()] for _ in range(2))
+    optimizers = [
+        LARS(torch.optim.SGD(p, lr=torch.tensor(1.0), momentum=0.9, weight_decay=1e-4)) for p in (eager, compiled)
+    ]
+    stepped(optimizers[0], eager, 1)
+    stepped(optimizers[1], compiled, 1)
+    torch._dynamo.reset()
+    metrics.reset()
+    step = torch.compile(optimizers[1].step, fullgraph=True)
+    for t in range(1, 4):
+        for params, move in ((eager, optimizers[0].step), (compiled, step)):
+            for p, g in zip(params, gradients(params, t), strict=True):
+                p.grad = g
+            move()
+    for a, b in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert metrics.num_bytes_accessed / (4 * sum(p.numel() for p in eager)) < 7.1
+
+
+def big() -> list[torch.Tensor]:
+    return [torch.randn(300, 200, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
 
 # Kinds of tensors ------------------------------------------------------------------------------------------------

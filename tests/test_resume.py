@@ -171,3 +171,23 @@ def test_divergence_ends_with_exit_code_3_and_keeps_the_last_good_checkpoint(app
     assert diverged.returncode == 3 and "Traceback" not in diverged.stderr
     assert "error: the loss is nan at step" in diverged.stderr.splitlines()[-1]
     assert (tmp_path / "runs" / "run" / "checkpoints" / "step-000000001.pt").exists()
+
+
+def test_other_images_under_the_same_name_are_refused(app: App, tmp_path):
+    from PIL import Image
+
+    for root, count in (("one", 4), ("other", 5)):
+        for split in ("train", "val"):
+            for label in "ab":
+                (tmp_path / root / split / label).mkdir(parents=True)
+                for i in range(count):
+                    Image.new("RGB", (64, 48), "red").save(tmp_path / root / split / label / f"{i}.jpg")
+    arguments = [
+        "model=resnet8", "data.size=32", "data.resize=40", "batch.total=4", "batch.micro=4", "epochs=2", "name=run",
+        "data.workers=0",
+    ]  # fmt: skip
+    assert app(f"data.root={tmp_path}/one", *arguments, "max_steps=1").returncode == 0
+    refused = app(f"data.root={tmp_path}/other", *arguments)
+    assert refused.returncode == 2 and "was begun on other images than data.root holds now" in refused.stderr
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert app(f"data.root={tmp_path}/moved", *arguments).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from train import checkpoint, record
 from train.config import Config, Plan, flatten, make_plan
 from train.data import Data, open_data
-from train.errors import Diverged, Ended, Stopped, UserError
+from train.errors import Diverged, Stopped, UserError
 from train.log import Log, Silence
 from train.loop import Position, Training
 from train.model import MODELS
@@ -31,8 +32,13 @@ def native_precision(device: torch.device) -> str:
     """``bf16`` where ``device`` computes in it natively, else ``fp32``."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        native = has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
+    else:
+        # torch before 2.10
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if native else "fp32"
 
 
 def build_model(config: Config, classes: int, world: World) -> nn.Module:
@@ -47,10 +53,8 @@ def arithmetic_of(config: Config, world: World) -> Arithmetic:
     return Arithmetic(world.device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
 
 
-def train(config: Config, command: str) -> None:
+def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
     """Train as ``config`` says, from the beginning or from where the run of this name stopped."""
-    stop = StopRequest()
-    world = World.join()
     data = world.everywhere(lambda: open_data(config.data))
     plan = world.everywhere(lambda: make_plan(config, data.train_images, world.size))
     opened: list[Run] = []  # on the chief only
@@ -147,7 +151,7 @@ def connect(
     return training
 
 
-def schedule_of(config: Config, plan: Plan):  # type: ignore[no-untyped-def]
+def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
     """lr as a function of the step, with the numbers of ``config``."""
 
     def lr(step: int) -> float:
@@ -184,10 +188,8 @@ def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -
     print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {run.folder}")
 
 
-def evaluate_file(config: Config) -> None:
+def evaluate_file(config: Config, world: World) -> None:
     """Print one line of JSON with the scores of ``config.evaluate``, a weights file or a checkpoint."""
-    StopRequest()
-    world = World.join()
     assert config.evaluate is not None
     path = Path(config.evaluate).expanduser()
     weights = world.everywhere(lambda: checkpoint.load(path))
@@ -252,13 +254,20 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
 
 def run(config: Config, command: str) -> None:
     """Train or evaluate in this process, among those that torchrun started."""
+    stop = StopRequest()
+    world = World.join()
     try:
-        evaluate_file(config) if config.evaluate else train(config, command)
-    except Ended as ended:
-        ended.__traceback__ = None
+        if config.evaluate:
+            evaluate_file(config, world)
+        else:
+            train(config, world, stop, command)
+    except (Stopped, Diverged):
+        # every rank ends here
+        world.leave()
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
             "(it is part of the recipe: BatchNorm's statistics are taken over it)"
         ) from error
+    world.leave()

@@ -46,6 +46,9 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
             "-m under torchrun would run its second job in the first one's process group: start "
             "`python train/main.py -m ...`, which uses every GPU by itself"
         )
+    for argument in flags.overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise UserError(f"{argument!r} is not key=value: write, say, batch=32k")
     given = [argument.partition("=")[0] for argument in flags.overrides]
     spelled = [_quote(argument) for argument in arguments]
     if "data.root" in given and "data" not in given:

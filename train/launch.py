@@ -39,8 +39,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # its report of failures would bury the one line that the worker has said
-    for name in ("torch.distributed.run", "torch.distributed.elastic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     options = [
         "--standalone",
@@ -60,4 +59,6 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
             return Stopped.exit_code
         print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
         return 1
+    finally:
+        logging.disable(logging.NOTSET)
     return 0

@@ -49,6 +49,9 @@ class World:
         return world
 
     def leave(self) -> None:
+        """Part from the other processes, all of which do so now."""
+        if self._pending is not None:
+            self._pending[0].wait()
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -1,0 +1,45 @@
+"""What is written holds: the README's commands are CI's, and its tables are what the records say."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+RECORDS = sorted((ROOT / "results" / "fractals").glob("*/result.json"))
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    command = readme.split("**Run the tests**:\n\n```sh\n")[1].split("\n")[0]
+    assert command in ci.splitlines()
+
+
+def test_tables_are_what_the_records_say():
+    checked = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "report.py", "--check"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.parent.name)
+def test_a_record_is_whole_and_its_figures_agree(path):
+    result = json.loads(path.read_text())
+    rows = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in rows] == list(range(1, 91))
+    assert result["last_top1"] == rows[-1]["val_top1"] and result["best_top1"] == max(r["val_top1"] for r in rows)
+    assert result["steps"] == rows[-1]["step"] and result["commit"] and "-dirty" not in result["commit"]
+    assert (path.parent / "config.yaml").exists()
+
+
+def test_all_four_presets_and_the_ablation_are_there():
+    names = {p.parent.name for p in RECORDS}
+    assert names >= {
+        "fractals-resnet8-256-sgd-seed0",
+        "fractals-resnet8-8k-lars-seed0",
+        "fractals-resnet8-16k-lars-seed0",
+        "fractals-resnet8-32k-lars-seed0",
+        "fractals-resnet8-32k-sgd-seed0",
+    }
