@@ -171,7 +171,7 @@ def multi_tensor(
     seen, _ = measure(group, params, variant)
     inside = (seen[2] * lr if variant.momentum == "caffe" else seen[2]).to(ws[0].dtype)
     torch._foreach_mul_(vs, momentum)
-    # 0-d tensors in this place are fused on CUDA since torch 2.11; elsewhere a call each
+    # recent CUDA builds fuse 0-d tensors in this place; elsewhere it is a call each
     torch._foreach_addcmul_(vs, inside.unbind(), gs, value=sign)
     if decay:
         torch._foreach_addcmul_(vs, (inside * decay).unbind(), ws)

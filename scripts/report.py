@@ -124,7 +124,8 @@ def optimizer_table() -> str:
     lines = ["| optimizer | x SGD fused: median (min-max) | N | calls | host reads |", "|---|---|---|---|---|"]
     for name, f in figures["optimizers"].items():
         ratio = "{median:.2f} ({min:.2f}-{max:.2f})".format(**f["ratio_to_sgd_fused"])
-        lines.append(f"| {name} | {ratio} | {f['passes']:g} | {f['calls']:,} | {f['host_reads']} |")
+        costs = " | ".join("-" if f[key] is None else f"{f[key]:,g}" for key in ("passes", "calls", "host_reads"))
+        lines.append(f"| {name} | {ratio} | {costs} |")
     hardware, versions = figures["hardware"], figures["versions"]
     lines += [
         "",

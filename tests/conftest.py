@@ -18,6 +18,10 @@ SMALL = [
     "batch.total=128", "batch.micro=32", "precision=fp32",
 ]  # fmt: skip
 
+# a loaded machine is no failure
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
+
 App = Callable[..., subprocess.CompletedProcess]
 
 
@@ -27,9 +31,6 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     # the same sums on one process and on two, which share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.pop("IMAGENET_DIR", None)
-    # a loaded machine is no failure
-    hypothesis.settings.register_profile("here", deadline=None)
-    hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture

@@ -175,11 +175,13 @@ def make_plan(config: Config, train_images: int, processes: int) -> Plan:
             f"batch.total={total} is {micro_batches} micro-batches of batch.micro={micro}, not to be shared "
             f"by {processes} processes: {mend} would do"
         )
-    if train_images < total:
-        raise UserError(
-            f"batch.total={total} is more than the {train_images} training images: give a smaller batch.total"
-        )
+    _enough(total, train_images)
     return Plan(total, micro, micro_batches // processes, processes, train_images, config.epochs)
+
+
+def _enough(total: int, train_images: int) -> None:
+    if train_images < total:
+        raise UserError(f"batch.total={total} is more than the {train_images} training images: give a smaller one")
 
 
 def validate(config: Config) -> None:
@@ -207,6 +209,8 @@ def validate(config: Config) -> None:
             f"batch.total={config.batch.total} is not a multiple of batch.micro={config.batch.micro}: "
             f"batch.micro={below} divides it"
         )
+    if isinstance(config.data, FractalsConfig):
+        _enough(config.batch.total, config.data.classes * config.data.train_per_class)
     if len(config.data.mean) != 3 or len(config.data.std) != 3 or min(config.data.std) <= 0:
         raise UserError(
             f"data.mean={config.data.mean} and data.std={config.data.std} must be three numbers, std above 0"

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 
 class _Block(nn.Module):
@@ -45,6 +44,14 @@ def resnet8(num_classes: int) -> nn.Sequential:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return net
+
+
+def resnet50(num_classes: int) -> nn.Module:
+    """torchvision's ResNet-50, stride in the 3x3 convolutions, for float images ``N,3,H,W``."""
+    # takes a second that small models need not wait for
+    from torchvision.models import resnet50
+
+    return resnet50(num_classes=num_classes)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"resnet8": resnet8, "resnet50": resnet50}
