@@ -223,14 +223,15 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if any(p.grad is not None and p.grad.is_sparse for g in self.param_groups if g["lars"] for p in g["params"]):
+            raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
         seen: list[tuple[list[Tensor], Tensor]] = []
         rest, held = [], []
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if p.grad is not None]
                 if group["lars"] and params:
-                    stepped = self._step_group(group, params, seen)
-                    if stepped:
+                    if self._step_group(group, params, seen):
                         continue
                     held.append(_lend(group, params, seen, self.variant))
                 rest.append(group)
@@ -244,13 +245,10 @@ class LARS(Optimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor], seen: list) -> bool:
         """Step a group of a plain SGD without its help, if that says the same."""
-        if any(p.grad is not None and p.grad.is_sparse for p in params):
-            raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
         # a subclass, a hook or a scheduler on the base wants to see its step
         base = self.optim
-        if type(base) is not SGD or "step" in vars(base) or base._optimizer_step_pre_hooks:
-            return False
-        if base._optimizer_step_post_hooks:
+        watched = "step" in vars(base) or base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
+        if type(base) is not SGD or watched:
             return False
         for takes, step in ((takes_fused_cpu, fused_cpu), (takes_multi_tensor, multi_tensor)):
             if takes(group, params, self.variant):

@@ -42,6 +42,8 @@ def commit() -> str | None:
     """The commit of the code that runs, with ``-dirty`` where it was changed; None outside a git checkout."""
     here = Path(__file__).parent
     try:
+        # an installed copy may lie within a checkout that is not its own
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
         changes = ["git", "status", "--porcelain", "--", "lars", "train", "configs"]
         status = subprocess.run(changes, cwd=here.parent, capture_output=True, text=True, check=True)
