@@ -41,15 +41,12 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
     # its report of failures would bury the one line that the worker has said
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    options = [
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-        "--signals-to-handle",
-        "SIGTERM,SIGINT,SIGUSR1",
-    ]
+    settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
+    if hasattr(settings, "signals_to_handle"):
+        # older torch has no such option, and there SIGUSR1 ends the launcher
+        settings.signals_to_handle = "SIGTERM,SIGINT,SIGUSR1"
     try:
-        torchrun.run(torchrun.parse_args([*options, str(MAIN), *arguments]))
+        torchrun.run(settings)
     except ChildFailedError as failed:
         # the first to fail tells why; a worker that the others pulled down has a negative code
         codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]

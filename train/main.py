@@ -70,7 +70,7 @@ def start(settings: config.Config, overrides: list[str]) -> int:
         config.make_plan(settings, settings.batch.total, processes)
         if processes > 1:
             assert settings.name is not None
-            return launch.launch(processes, overrides, Path(settings.runs_dir) / settings.name)
+            return launch.launch(processes, overrides, Path(settings.runs_dir).expanduser() / settings.name)
     if settings.precision == "auto":
         settings.precision = app.native_precision(torch.device("cuda" if gpus else "cpu"))
     app.run(settings, command_line.unspell(overrides))
