@@ -157,8 +157,8 @@ def multi_tensor(
     lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
     sign = -1 if group["maximize"] else 1
     ws, gs, vs = _local(params), _local(grads_of(params)), _local(buffers)
+    seen, ds = measure(group, params, variant)
     if not momentum or variant.momentum == "nus":
-        seen, ds = measure(group, params, variant)
         if ds is None:
             ds = _decayed(group, ws, gs, variant)
         if momentum:
@@ -168,7 +168,6 @@ def multi_tensor(
         steps = [d * step for d, step in zip(ds, (seen[2] * lr).unbind(), strict=True)]
         torch._foreach_sub_(ws, steps)
         return seen
-    seen, _ = measure(group, params, variant)
     inside = (seen[2] * lr if variant.momentum == "caffe" else seen[2]).to(ws[0].dtype)
     torch._foreach_mul_(vs, momentum)
     # recent CUDA builds fuse 0-d tensors in this place; elsewhere it is a call each

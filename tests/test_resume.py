@@ -191,3 +191,17 @@ def test_other_images_under_the_same_name_are_refused(app: App, tmp_path):
     assert refused.returncode == 2 and "was begun on other images than data.root holds now" in refused.stderr
     (tmp_path / "one").rename(tmp_path / "moved")
     assert app(f"data.root={tmp_path}/moved", *arguments).returncode == 0
+
+
+def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tmp_path):
+    arguments = [*SMALL, "epochs=2", "name=run", "log.layers_every_epochs=1"]
+    assert app(*arguments, "max_steps=4").returncode == 0
+    run = tmp_path / "runs" / "run"
+    (path,) = (run / "checkpoints").iterdir()
+    # as a kill between the epoch's last step and its row leaves it
+    state = checkpoint.load(path)
+    state["position"]["rows"] = 0
+    torch.save(state, path)
+    resumed = app(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [row["epoch"] for row in rows(run)] == [1, 2]

@@ -13,8 +13,7 @@ class RunningStatistics:
     A forward pass in training moves a statistic ``r`` by ``r = (1 - m) r + m s``. Rank ``p`` of ``P`` takes
     ``k`` consecutive micro-batches of a step's ``K = P k``, so after the step ``r`` is a sum over ranks::
 
-        r = (1 - m)^(k (P - 1)) [rank 0's, begun from the old r] + sum_p (1 - m)^(k (P - 1 - p)) [rank p's,
-        begun from 0]
+        r = sum_p (1 - m)^(k (P - 1 - p)) r_p      with r_p begun from the old r on rank 0, from 0 elsewhere
 
     which is one all-reduce of one flat tensor. ``model`` is the bare module, not DDP's.
     """

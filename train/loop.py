@@ -168,7 +168,8 @@ class Training:
             self._report_layers()
 
     def _report_layers(self) -> None:
-        if not isinstance(self.optimizer, LARS):
+        # a run resumed between an epoch's last step and its evaluation has not stepped yet
+        if not isinstance(self.optimizer, LARS) or not self.optimizer.adapted_parameters:
             return
         known = {id(p): name for name, p in self.model.named_parameters()}
         names = [known[id(p)] for p in self.optimizer.adapted_parameters]
