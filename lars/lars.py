@@ -240,7 +240,7 @@ class LARS(Optimizer):
         finally:
             for give_back in held:
                 give_back()
-        self._seen = seen
+        self._seen[:] = seen
         return loss
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor], seen: list) -> bool:

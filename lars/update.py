@@ -39,26 +39,20 @@ def takes_fused_cpu(group: dict[str, Any], params: Sequence[Tensor], variant: Va
         return False
     if variant.clamp is not None or group["dampening"] or (group["nesterov"] and variant.momentum != "nus"):
         return False
-    return all(_is_plain_cpu(p) for p in params)
+    grads = grads_of(params)
+    same = all(p.stride() == g.stride() and p.dtype == g.dtype for p, g in zip(params, grads, strict=True))
+    return same and all(map(_is_plain_cpu, params)) and all(map(_is_plain_cpu, grads))
 
 
-def _is_plain_cpu(p: Tensor) -> bool:
-    g = p.grad
+def _is_plain_cpu(x: Tensor) -> bool:
+    """Whether x's elements are a gapless stretch of memory in single or double precision."""
     return (
-        g is not None
-        and p.is_cpu
-        and p.dtype in (torch.float32, torch.float64)
-        and g.dtype == p.dtype
-        and g.layout == torch.strided
-        and g.stride() == p.stride()
-        and (p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)))
-        and type(p) in (torch.nn.Parameter, Tensor)
-        and type(g) is Tensor
+        type(x) in (torch.nn.Parameter, Tensor)
+        and x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and x.layout == torch.strided
+        and (x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)))
     )
-
-
-# Elements up to which a tensor's norm costs less among others in one call than by a call of its own.
-FEW = 4096
 
 
 def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant) -> Tensor:
@@ -72,12 +66,11 @@ def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence
     trust_coef, eps = group["trust_coef"], group["lars_eps"]
     nesterov, maximize = group["nesterov"], group["maximize"]
     needs_sum, ratio_of = variant.rule.form == "decayed", variant.rule.of_floats
-    few = iter(_norms_of_few(params))
     seen: list[tuple[float, float, float]] = []
     for i, w in enumerate(params):
         g = w.grad
         assert g is not None
-        w_norm, g_norm = next(few) if w.numel() <= FEW else (_norm(w), _norm(g))
+        w_norm, g_norm = _norm(w), _norm(g)
         d_norm = _norm_of_sum(w, g, w_norm, g_norm, -decay if maximize else decay) if needs_sum else 0.0
         ratio = ratio_of(w_norm, g_norm, d_norm, lr, decay, trust_coef, eps)
         seen.append((w_norm, g_norm, ratio))
@@ -102,15 +95,6 @@ def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence
     return torch.tensor(seen, dtype=torch.float32).T
 
 
-def _norms_of_few(params: Sequence[Tensor]) -> list[tuple[float, float]]:
-    """|w| and |g| of each tensor of at most FEW elements, accumulated in float64, in two calls."""
-    ws = [w for w in params if w.numel() <= FEW]
-    if not ws:
-        return []
-    norms = torch.stack(torch._foreach_norm([*ws, *grads_of(ws)], 2, torch.float64)).tolist()
-    return list(zip(norms[: len(ws)], norms[len(ws) :], strict=True))
-
-
 def _norm(x: Tensor) -> float:
     """|x| by one dot product in x's own precision; again in float64 where squares leave its range."""
     flat = _flat(x)
@@ -131,7 +115,7 @@ def _norm_of_sum(w: Tensor, g: Tensor, w_norm: float, g_norm: float, decay: floa
 
 def _flat(x: Tensor) -> Tensor:
     # in memory order, which w and g share
-    return x.as_strided((x.numel(),), (1,))
+    return x if x.dim() == 1 else x.as_strided((x.numel(),), (1,))
 
 
 def takes_multi_tensor(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
@@ -231,20 +215,35 @@ def _decayed(group: dict[str, Any], ws: Sequence[Tensor], gs: Sequence[Tensor], 
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The L2 norm of each, 1-D, in fp32 or float64; of sharded tensors all together by one collective."""
+    """The L2 norm of each, 1-D, in fp32 or float64; of tensors sharded in one way all together by one collective."""
     local = [torch.view_as_real(t) if t.is_complex() else t for t in _local(tensors)]
     wide = torch.float64 if any(t.dtype == torch.float64 for t in local) else torch.float32
-    # on a CPU torch adds fp32 squares in a few lanes one after the other: 0.5 % off over 8 million elements
-    within = torch.float64 if local[0].device.type == "cpu" else wide
-    norms = torch.stack(torch._foreach_norm(local, 2, within)).to(wide)
-    first = tensors[0]
-    if is_distributed(first):
-        from torch.distributed.tensor import DTensor, Partial, Replicate
+    eager_cpu = local[0].is_cpu and not torch.compiler.is_compiling()
+    if eager_cpu and all(map(_is_plain_cpu, local)):
+        norms = torch.tensor([_norm(t) for t in local], dtype=wide)
+    else:
+        # torch's own loops add fp32 squares in a few lanes one after the other: 0.5 % off over 8 million elements
+        within = torch.float64 if eager_cpu else wide
+        norms = torch.stack(torch._foreach_norm(local, 2, within)).to(wide)
+    return _over_all_shards(tensors, norms) if any(map(is_distributed, tensors)) else norms
 
-        placements = [Partial() if p.is_shard() else Replicate() for p in first.placements]
-        squares = DTensor.from_local(norms.square(), first.device_mesh, placements, run_check=False)
-        norms = squares.full_tensor().sqrt()
-    return norms
+
+def _over_all_shards(tensors: Sequence[Tensor], norms: Tensor) -> Tensor:
+    """From the norms of local shards to those of whole tensors."""
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    kinds: dict[Any, list[int]] = {}
+    for i, t in enumerate(tensors):
+        if is_distributed(t):
+            kinds.setdefault((t.device_mesh, tuple(p.is_shard() for p in t.placements)), []).append(i)
+    each = list(norms.unbind())
+    for (mesh, sharded), members in kinds.items():
+        squares = torch.stack([each[i] for i in members]).square()
+        placements = [Partial() if along else Replicate() for along in sharded]
+        whole = DTensor.from_local(squares, mesh, placements, run_check=False).full_tensor().sqrt()
+        for i, norm in zip(members, whole.unbind(), strict=True):
+            each[i] = norm
+    return torch.stack(each)
 
 
 def is_distributed(t: Tensor) -> TypeGuard[DTensor]:
