@@ -1,0 +1,124 @@
+"""Run the experiments on fractals that the report shows, one after the other; finished ones are not run again.
+
+Usage: python scripts/experiments.py [rows] [lr] [best]      (all three, in this order, when none is named)
+
+``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
+``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
+``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5.
+
+Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
+and started again, it goes on where it was. All of them take some eight hours on two cores.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results" / "fractals"
+RUNS = ROOT / "runs" / "experiments"
+
+OPTIMIZERS = ("lars", "sgd")
+# lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
+MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
+DECADES = (-1.5, -0.75, 0.0, 0.75, 1.5)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: the experiment it belongs to, its name there, and what it overrides."""
+
+    group: str
+    name: str
+    overrides: tuple[str, ...]
+
+    @property
+    def record(self) -> Path:
+        return RECORDS / self.group / self.name
+
+    @property
+    def is_done(self) -> bool:
+        return any((self.record / name).exists() for name in ("result.json", "diverged.txt"))
+
+
+def rows() -> Iterator[Experiment]:
+    for seed in range(3):
+        for preset in ("32k", "256", "8k", "16k"):
+            for optimizer in OPTIMIZERS:
+                chosen = (f"batch={preset}", f"optimizer={optimizer}", f"seed={seed}")
+                yield Experiment("rows", f"{preset}-{optimizer}-seed{seed}", chosen)
+
+
+def learning_rates(preset: str, optimizer: str) -> list[float]:
+    return [float(f"{MIDDLE[preset, optimizer] * 10**decade:.3g}") for decade in DECADES]
+
+
+def lr() -> Iterator[Experiment]:
+    for preset in ("32k", "256"):
+        for optimizer in OPTIMIZERS:
+            for rate in learning_rates(preset, optimizer):
+                chosen = (f"batch={preset}", f"optimizer={optimizer}", f"optimizer.lr={rate}", "epochs=30")
+                yield Experiment("lr", f"{preset}-{optimizer}-lr{rate:g}", chosen)
+
+
+def best() -> Iterator[Experiment]:
+    for seed in range(3, 6):
+        for optimizer in OPTIMIZERS:
+            rate = best_lr("32k", optimizer)
+            chosen = ("batch=32k", f"optimizer={optimizer}", f"optimizer.lr={rate}", f"seed={seed}")
+            yield Experiment("best", f"32k-{optimizer}-lr{rate:g}-seed{seed}", chosen)
+
+
+def best_lr(preset: str, optimizer: str) -> float:
+    """The learning rate of ``lr`` whose run ended with the highest top-1."""
+    ends = {}
+    for rate in learning_rates(preset, optimizer):
+        result = RECORDS / "lr" / f"{preset}-{optimizer}-lr{rate:g}" / "result.json"
+        ends[rate] = json.loads(result.read_text())["last_top1"] if result.exists() else 0.0
+    return max(ends, key=lambda rate: ends[rate])
+
+
+GROUPS = {"rows": rows, "lr": lr, "best": best}
+
+
+def run(experiment: Experiment) -> int:
+    """Run it, or go on with it, and file its record; the app's exit code."""
+    # the run's own folder name is the app's to spell: one per name
+    folder = RUNS / f"{experiment.group}-{experiment.name}"
+    command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
+    done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"], stderr=subprocess.PIPE, text=True)
+    sys.stderr.write(done.stderr)
+    if done.returncode not in (0, 3):
+        return done.returncode
+    experiment.record.mkdir(parents=True, exist_ok=True)
+    for name in ("config.yaml", "log.jsonl", "result.json"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, experiment.record / name)
+    if done.returncode == 3:
+        (experiment.record / "diverged.txt").write_text(done.stderr.strip().splitlines()[-1] + "\n")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", metavar="group", help="rows, lr or best; by default all")
+    chosen = parser.parse_args().groups or list(GROUPS)
+    if unknown := set(chosen) - set(GROUPS):
+        parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
+    for group in chosen:
+        for experiment in GROUPS[group]():
+            if experiment.is_done:
+                continue
+            print(f"{experiment.group}/{experiment.name}", flush=True)
+            if code := run(experiment):
+                return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
