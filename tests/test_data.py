@@ -16,6 +16,7 @@ from PIL import Image
 from train.config import FractalsConfig, Plan
 from train.data import augment, fractals, loader, open_data, order
 from train.data.memory import MemoryLoader
+from train.data.sources import open_sources
 from train.errors import UserError
 from train.world import World
 
@@ -148,7 +149,7 @@ def test_fractal_classes_are_contractive_and_fill_enough_and_their_images_differ
 def test_default_fractals_have_the_committed_pixels(tmp_path):
     """The first class of the default data set, whose images do not depend on the other classes."""
     root = fractals.provide(config(classes=1, train_per_class=4, root=str(tmp_path / "f")))
-    pixels = fractals.decoded(fractals.Folder(root / "train"))
+    pixels = fractals.decoded(open_sources(root)[0])
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "83c82bc32184e32a"
 
 
@@ -200,7 +201,7 @@ def folder(root: Path, tree: dict[str, list[str]]) -> Path:
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ({}, "no folder train and no val"),
+        ({}, "holds nothing: expected train/<class>"),
         ({"train/a": ["1.jpg"]}, "no folder val"),
         ({"train": [], "val": []}, "no class folders"),
         ({"train/a": ["1.jpg"], "val/b": ["1.jpg"]}, "in only one of them: a, b"),
@@ -208,10 +209,8 @@ def folder(root: Path, tree: dict[str, list[str]]) -> Path:
     ],
 )
 def test_a_folder_that_cannot_be_trained_on_is_named(tmp_path, tree, said):
-    from train.data.sources import open_folders
-
     root = folder(tmp_path / "root", tree)
     root.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=said) as caught:
-        open_folders(root)
+        open_sources(root)
     assert str(root) in str(caught.value)

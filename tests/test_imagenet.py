@@ -61,7 +61,7 @@ def test_real_sized_jpegs_train_at_224_below_half_of_ln_classes(app: App, root: 
         timeout=500, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "24 training and 15 validation images of 3 classes: NOT ILSVRC-2012" in done.stdout
+    assert "24 training and 15 validation images of 3 classes, from ImageFolder: NOT ILSVRC-2012" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "runs/run/log.jsonl").read_text().splitlines()]
     assert rows[-1]["train_loss"] < math.log(3) / 2
     assert len((tmp_path / "runs/run/weights.pt").read_bytes()) > 90e6
@@ -105,21 +105,22 @@ def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):
     images, labels = batches(settings, 0)[0]
     to_tensor = transforms.Compose([transforms.Resize((256, 256)), transforms.ToTensor()])
     normalise = transforms.Normalize(settings.mean, settings.std)
-    from train.data.sources import open_folders
+    from train.data.sources import open_sources
 
-    train, _ = open_folders(Path(settings.root or ""))
+    train, _ = open_sources(Path(settings.root or ""))
     from train.data.order import epoch_order
 
     index = int(epoch_order(0, 0, data.train_images)[0])
     whole = normalise(to_tensor(Image.open(io.BytesIO(train.read(index))).convert("RGB")))
-    assert labels[0] == train.labels[index]
+    assert labels[0] == train.labels(slice(None))[index]
     crops = [
         candidate
         for turned in (whole, whole.flip(2))
         for candidate in turned.unfold(1, 224, 1).unfold(2, 224, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 224, 224)
     ]
     nearest = min(float((images[0] - c).abs().max()) for c in crops)
-    assert nearest < 1e-4
+    # a step of 1 in 255 is all that the two ways of resizing may differ by
+    assert nearest < 1.01 / 255 / min(settings.std)
 
 
 def test_an_empty_root_is_the_users_mistake(settings):

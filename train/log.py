@@ -115,7 +115,7 @@ class Silence(Log):
         pass
 
     def say(self, line: str) -> None:
-        pass
+        print(line, flush=True)
 
     def close(self) -> None:
         pass

@@ -92,7 +92,8 @@ class Training:
         plan, position = self.plan, self.position
         epoch, first = divmod(position.step, plan.steps_per_epoch)
         self.log.phase(f"epoch {epoch + 1}/{plan.epochs}")
-        batches = self.loader.train(epoch, first)
+        batches = Timed(self.loader.train(epoch, first))
+        entered = time.perf_counter()
         epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.arithmetic.device)
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
             began = time.perf_counter()
@@ -114,7 +115,7 @@ class Training:
             epoch_loss += loss
             position.step = step + 1
             if position.step % self.every_steps == 0 or position.step % plan.steps_per_epoch == 0:
-                self._report(loss, step)
+                self._report(loss, step, batches.seconds / (time.perf_counter() - entered))
             else:
                 self.log.progress(plan.total)
             seconds = time.perf_counter() - began
@@ -124,8 +125,12 @@ class Training:
                 position.epoch_loss = epoch_loss.item()
                 self._save_if_finite()
         position.epoch_loss = epoch_loss.item()
+        waited = batches.seconds / max(time.perf_counter() - entered, 1e-9)
+        self.log.scalars(position.step * plan.total, {"data/waiting_share": waited})
+        for line in self.loader.remarks(waited):
+            self.log.say(line)
 
-    def _report(self, loss: Tensor, step: int) -> None:
+    def _report(self, loss: Tensor, step: int, waited: float) -> None:
         """Read the loss, which waits for the device; every rank does so after the same steps."""
         value, lr = loss.item(), self.lr(step)
         images = self.position.step * self.plan.total
@@ -135,7 +140,7 @@ class Training:
                 "a lower optimizer.lr or a longer warm-up may hold"
             )
         self.log.scalars(images, {"train/loss": value, "train/lr": lr})
-        self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1)
+        self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
 
     def _evaluate(self) -> None:
         plan, position = self.plan, self.position
@@ -189,6 +194,21 @@ class Training:
         if self.world.is_chief:
             self.save(self.state(), self.position.step)
         raise Stopped(f"stopped after step {self.position.step}, everything is saved: start the same command again")
+
+
+class Timed(Iterator[MicroBatch]):
+    """``batches``, and the ``seconds`` that the host waited for them."""
+
+    def __init__(self, batches: Iterator[MicroBatch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __next__(self) -> MicroBatch:
+        began = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - began
 
 
 def _take(batches: Iterator[MicroBatch], count: int) -> Iterator[MicroBatch]:

@@ -10,7 +10,7 @@ from train.config import DataConfig, FractalsConfig, ImageNetConfig, Plan
 from train.data import fractals
 from train.data.loader import Loader
 from train.data.memory import MemoryLoader
-from train.data.sources import open_folders
+from train.data.sources import open_sources
 from train.data.stream import StreamLoader
 from train.errors import UserError
 from train.world import World
@@ -37,12 +37,15 @@ def open_data(config: DataConfig) -> Data:
     assert isinstance(config, ImageNetConfig)
     if config.root is None:
         raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
-    train, val = open_folders(Path(config.root).expanduser().absolute())
+    train, val = open_sources(Path(config.root).expanduser().absolute())
     counts = (len(train), len(val), len(train.classes))
     remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
+    remark += f", from {train.index.layout}"
     if counts != ILSVRC_2012:
         remark += ": NOT ILSVRC-2012, which has {:,} and {:,} of {:,}".format(*ILSVRC_2012)
-    fingerprint = train.fingerprint()[:32] + val.fingerprint()[:32]
+    if not train.index.is_named:
+        remark += "; images have no names and keep the order in which they are stored"
+    fingerprint = train.index.fingerprint[:32] + val.index.fingerprint[:32]
 
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return StreamLoader(train, val, config, plan, seed, world)
@@ -51,8 +54,8 @@ def open_data(config: DataConfig) -> Data:
 
 
 def _open_fractals(config: FractalsConfig) -> Data:
-    train, val = open_folders(fractals.provide(config))
-    splits = [(fractals.decoded(folder), folder.labels) for folder in (train, val)]
+    train, val = open_sources(fractals.provide(config))
+    splits = [(fractals.decoded(source), source.labels(slice(None))) for source in (train, val)]
     fingerprint = fractals.fingerprint(*(pixels for pixels, _ in splits))
     remark = f"{config.classes} classes of fractals made by formula: NOT ImageNet"
     expected = fractals.FINGERPRINTS.get(fractals.shape(config))

@@ -17,23 +17,20 @@ def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
     return uniform(FLIP, seed, epoch, indices) < 0.5
 
 
-def minimal_crop(image: Image.Image, resize: int, size: int, seed: int, epoch: int, index: int) -> Image.Image:
-    """A random square of ``size`` from the image resized to ``resize`` x ``resize``, its aspect not kept.
+def corner(resize: int, size: int, seed: int, epoch: int, index: int) -> tuple[int, int]:
+    """Left and upper edge of a random square of ``size`` in the image resized to ``resize`` x ``resize``.
 
     The paper's minimal augmentation (arXiv 1708.03888, section 6), with the flip that happens on the device.
     """
     left, upper = (int(below(resize - size + 1, CROP, seed, epoch, index, axis)) for axis in (0, 1))
-    return image.resize((resize, resize), BILINEAR).crop((left, upper, left + size, upper + size))
-
-
-def scale_and_aspect_crop(image: Image.Image, size: int, seed: int, epoch: int, index: int) -> Image.Image:
-    """A random rectangle, area 0.08-1, aspect 3/4-4/3, resized to ``size`` (Szegedy et al. 2015)."""
-    box = scale_and_aspect_box(image.width, image.height, seed, epoch, index)
-    return image.crop(box).resize((size, size), BILINEAR)
+    return left, upper
 
 
 def scale_and_aspect_box(width: int, height: int, seed: int, epoch: int, index: int) -> Box:
-    """The rectangle, as torchvision's RandomResizedCrop: ten tries, then the largest central one."""
+    """A random rectangle, area 0.08-1, aspect 3/4-4/3 (Szegedy et al. 2015), to be resized to a square.
+
+    As torchvision's RandomResizedCrop: ten tries, then the largest central one.
+    """
     tries = uniform(CROP, seed, epoch, index, np.arange(10)[:, None], np.arange(4))
     for area, aspect, x, y in tries.tolist():
         target = width * height * (0.08 + 0.92 * area)

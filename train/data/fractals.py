@@ -6,11 +6,8 @@ All of it is integer bits and plain elementwise float64 arithmetic, so it is the
 is the only library in between.
 """
 
-import fcntl
 import hashlib
 import math
-import os
-import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +20,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from train.config import FractalsConfig
+from train.data.cache import made_once, user_cache
+from train.data.decode import decode
 from train.data.order import random_bits, uniform
-from train.data.sources import Folder, decode
+from train.data.sources import Source
 from train.errors import UserError
 
 VERSION = 1  # of the formula: another number is another data set
@@ -44,24 +43,9 @@ def shape(config: FractalsConfig) -> str:
 
 
 def provide(config: FractalsConfig) -> Path:
-    """The folder with this data set's images, which are made now if they are not there yet.
-
-    Made whole or not at all: into a folder beside it that is renamed at the end. Processes that start
-    together wait for the one that makes it.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lars-imagenet"
-    root = Path(config.root).expanduser().absolute() if config.root else base / f"fractals-{shape(config)}"
-    if root.is_dir():
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with open(root.parent / f".{root.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.is_dir():
-            unfinished = root.parent / f".{root.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _make(unfinished, config)
-            os.rename(unfinished, root)
-    return root
+    """The folder with this data set's images, which are made now if they are not there yet."""
+    root = Path(config.root).expanduser().absolute() if config.root else user_cache() / f"fractals-{shape(config)}"
+    return made_once(root, lambda unfinished: _make(unfinished, config))
 
 
 def fingerprint(*splits: NDArray[np.uint8]) -> str:
@@ -72,14 +56,14 @@ def fingerprint(*splits: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def decoded(folder: Folder) -> NDArray[np.uint8]:
-    """All images of ``folder``, which are of one size, as uint8 N,H,W,C."""
-    first = np.asarray(decode(folder, 0))
-    images = np.empty((len(folder), *first.shape), dtype=np.uint8)
-    for i in tqdm(range(len(folder)), desc=f"decoding {folder.folder.name}", unit="img", delay=2, leave=False):
-        image = np.asarray(decode(folder, i))
+def decoded(source: Source) -> NDArray[np.uint8]:
+    """All images of ``source``, which are of one size, as uint8 N,H,W,C."""
+    first = np.asarray(decode(source, 0))
+    images = np.empty((len(source), *first.shape), dtype=np.uint8)
+    for i in tqdm(range(len(source)), desc=f"decoding {source.index.split}", unit="img", delay=2, leave=False):
+        image = np.asarray(decode(source, i))
         if image.shape != first.shape:
-            raise UserError(f"{folder.name(i)} is {image.shape[1]}x{image.shape[0]}, unlike the others: remove it")
+            raise UserError(f"{source.name(i)} is {image.shape[1]}x{image.shape[0]}, unlike the others: remove it")
         images[i] = image
     return images
 

@@ -28,6 +28,12 @@ class Loader(Protocol):
     def validation(self) -> Iterator[MicroBatch]:
         """This rank's share of the validation images; every rank has as many batches, some empty."""
 
+    def remarks(self, waited: float) -> list[str]:
+        """Lines about an epoch's images that a reader of the log should know.
+
+        ``waited`` is the share of its time that the host waited for batches.
+        """
+
     def close(self) -> None:
         """Let go of worker processes."""
 

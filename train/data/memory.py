@@ -45,5 +45,8 @@ class MemoryLoader:
         for indices in shares(len(self._val_labels), self._world):
             yield self._normalise(self._val_images[indices], self._val_labels[indices])
 
+    def remarks(self, waited: float) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass

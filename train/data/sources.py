@@ -1,96 +1,117 @@
-"""Where images lie: a source knows its classes and labels, and hands out an image's bytes by index."""
+"""Images by index: their bytes, read in place from folders, archives and parquet files."""
 
-import hashlib
+from __future__ import annotations
+
 import os
-import warnings
-from io import BytesIO
+from functools import cached_property
+from io import FileIO
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from train.data.index import Index, open_index
 from train.errors import UserError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+
+class Reader(Protocol):
+    """One way of access: the bytes of an image, from the container's path and its place there."""
+
+    def read(self, container: Path, name: str, offset: int, size: int) -> bytes: ...
 
 
-class Folder:
-    """One split of an ImageFolder tree, ``folder/<class>/*``, sorted by class and file name.
+class Folders:
+    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
+        return (container / name).read_bytes()
 
-    Paths are kept in one numpy array and not in a list: 1.28 million Python strings cost every worker their
-    memory. Raises UserError for a folder that is missing, empty or without an image in some class.
-    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        except OSError as error:
-            raise UserError(f"cannot read {folder}: {error.strerror}") from error
-        if not self.classes:
-            raise UserError(f"{folder} has no class folders: it should hold {folder.name}/<class>/<image>.JPEG")
-        names: list[bytes] = []
-        labels: list[int] = []
-        for label, name in enumerate(self.classes):
-            files = sorted(e.name for e in os.scandir(folder / name) if e.name.lower().endswith(IMAGE_ENDINGS))
-            if not files:
-                raise UserError(
-                    f"{folder / name} has no image files ({', '.join(IMAGE_ENDINGS)}): class without images"
-                )
-            names += [os.fsencode(f"{name}/{file}") for file in files]
-            labels += [label] * len(files)
-        self._names = np.array(names)
-        self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
+class Archives:
+    """One positioned read of an open file; of a thousand shards, the last opened stay open."""
+
+    MOST_OPEN = 128
+
+    def __init__(self) -> None:
+        self._open: dict[Path, FileIO] = {}
+
+    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
+        file = self._open.get(container)
+        if file is None:
+            if len(self._open) >= self.MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            file = self._open[container] = FileIO(container)
+        content = os.pread(file.fileno(), size, offset)
+        if len(content) < size:
+            raise OSError(f"it ends before byte {offset + size:,}")
+        return content
+
+
+class Parquet:
+    """A row group at a time, as the format has it; the last one is kept."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Path, int] | None = None
+        self._images: Any = None
+
+    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
+        if self._last != (container, offset):
+            import pyarrow.parquet as parquet
+
+            with parquet.ParquetFile(container) as file:
+                group = file.read_row_group(offset, columns=["image.bytes"])
+            self._images = group["image"].combine_chunks().field("bytes")
+            self._last = container, offset
+        return self._images[size].as_py()
+
+
+READERS: dict[str, type[Reader]] = {"folder": Folders, "archive": Archives, "parquet": Parquet}
+
+
+class Source:
+    """One split of a data set: classes, labels, every image's bytes. Each process that reads opens its own files."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.index,)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return READERS[self.index.access]()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.index.places)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.index.classes
+
+    def labels(self, indices: NDArray[np.int64] | slice) -> NDArray[np.int64]:
+        return self.index.places["label"][indices].astype(np.int64)
 
     def name(self, index: int) -> str:
-        return str(self.folder / os.fsdecode(self._names[index]))
+        """Where the image is, for people: its path, or the archive's and its name in there."""
+        place = self.index.places[index]
+        container = self.index.root / self.index.containers[place["container"]]
+        name = os.fsdecode(self.index.names[index])
+        if self.index.access == "folder":
+            return str(container / name)
+        where = f"row {place['size']} of row group {place['offset']}"
+        return f"{name or where} in {container}"
 
     def read(self, index: int) -> bytes:
-        with open(self.name(index), "rb") as file:
-            return file.read()
-
-    def fingerprint(self) -> str:
-        """What identifies these images without reading them: their names."""
-        digest = hashlib.sha256()
-        for name in self._names:
-            digest.update(name + b"\n")
-        return digest.hexdigest()
-
-
-def open_folders(root: Path) -> tuple[Folder, Folder]:
-    """The training and validation split under ``root``; raises UserError unless their classes agree."""
-    if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder: give the one that holds train/ and val/")
-    missing = [split for split in ("train", "val") if not (root / split).is_dir()]
-    if missing:
-        found = ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
-        raise UserError(
-            f"data.root={root} has no folder {' and no '.join(missing)} (it holds {found}): "
-            "expected train/<class>/* and val/<class>/*"
-        )
-    train, val = Folder(root / "train"), Folder(root / "val")
-    if train.classes != val.classes:
-        only = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(
-            f"data.root={root}: train has {len(train.classes)} classes and val {len(val.classes)}; "
-            f"in only one of them: {', '.join(only[:3])}{' ...' if len(only) > 3 else ''}"
-        )
-    return train, val
+        """The file's content; raises UserError naming it when it cannot be read."""
+        place = self.index.places[index]
+        container = self.index.root / self.index.containers[place["container"]]
+        name = os.fsdecode(self.index.names[index]) if self.index.access == "folder" else ""
+        try:
+            return self._reader.read(container, name, int(place["offset"]), int(place["size"]))
+        except OSError as error:
+            raise UserError(f"cannot read {self.name(index)}: {error.strerror or error}") from error
 
 
-def decode(source: Folder, index: int) -> Image.Image:
-    """The image as RGB, of its own size; raises UserError naming the file when it cannot be decoded.
-
-    As torchvision's ImageFolder does: CMYK and grey are converted, EXIF rotation is ignored.
-    """
-    try:
-        with warnings.catch_warnings():
-            # broken EXIF blocks are common in ImageNet and say nothing about the pixels
-            warnings.simplefilter("ignore")
-            return Image.open(BytesIO(source.read(index))).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot decode {source.name(index)}: {error}: mend or remove the file") from error
+def open_sources(root: Path) -> tuple[Source, Source]:
+    """The training and validation split under ``root``, in any layout; raises UserError as ``open_index`` does."""
+    train, val = open_index(root)
+    return Source(train), Source(val)

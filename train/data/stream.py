@@ -13,11 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.config import ImageNetConfig, Plan
 from train.data import augment
+from train.data.decode import evaluation_image, training_image
 from train.data.loader import Normalise, micro_batches, shares
-from train.data.sources import Folder, decode
+from train.data.sources import Source
 from train.errors import UserError
 from train.step import MicroBatch
 from train.world import World
+
+WAITED_TOO_LONG = 0.05  # of an epoch's time
 
 Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation; image indices
 
@@ -25,13 +28,16 @@ Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation;
 class StreamLoader:
     """Images read, decoded and cut by worker processes, and normalised and mirrored on the device."""
 
-    def __init__(self, train: Folder, val: Folder, config: ImageNetConfig, plan: Plan, seed: int, world: World) -> None:
+    def __init__(self, train: Source, val: Source, config: ImageNetConfig, plan: Plan, seed: int, world: World) -> None:
         self._val_images, self._plan, self._seed, self._world = len(val), plan, seed, world
         self._normalise = Normalise(config, world.device)
         workers = config.workers
         if workers is None:
             workers = max(1, (os.cpu_count() or 1) // world.local_size)
+        self._workers = workers
         self._sampler = _Sampler()
+        self._not_plain: set[str] = set()
+        self._to_say: list[str] = []
         self._loader: DataLoader[Any] = DataLoader(
             _Samples(train, val, config, seed),
             sampler=self._sampler,
@@ -55,8 +61,24 @@ class StreamLoader:
         for sample in self._loader:
             if isinstance(sample, UserError):
                 raise sample
-            images, labels, flip = sample
+            images, labels, flip, not_plain = sample
+            self._to_say += [name for name in not_plain if name not in self._not_plain]
+            self._not_plain.update(not_plain)
             yield self._normalise(images, labels, flip)
+
+    def remarks(self, waited: float) -> list[str]:
+        lines = []
+        if waited > WAITED_TOO_LONG:
+            lines.append(
+                f"waited for data {waited:.0%} of the epoch: more than data.workers={self._workers}, or images packed "
+                "by scripts/pack.py, would help (docs/data.md)"
+            )
+        if self._to_say:
+            more = f" and {len(self._to_say) - 20:,} more" if len(self._to_say) > 20 else ""
+            names = ", ".join(self._to_say[:20])
+            lines.append(f"not plain JPEG, decoded by Pillow: {len(self._to_say):,} files: {names}{more}")
+            self._to_say = []
+        return lines
 
     def close(self) -> None:
         del self._loader
@@ -72,30 +94,31 @@ class _Sampler:
 
 
 class _Samples(Dataset[Any]):
-    """A worker's side: a request in, a batch of uint8 N,H,W,C out, or the error that a file caused."""
+    """A worker's side: a request in, a batch of uint8 N,H,W,C out, or the error that a file caused.
 
-    def __init__(self, train: Folder, val: Folder, config: ImageNetConfig, seed: int) -> None:
+    With a batch go the names of the files that only Pillow could decode.
+    """
+
+    def __init__(self, train: Source, val: Source, config: ImageNetConfig, seed: int) -> None:
         self._train, self._val, self._config, self._seed = train, val, config, seed
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None] | UserError:
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[str]] | UserError:
         epoch, indices = request
-        source = self._val if epoch is None else self._train
-        images = np.empty((len(indices), self._config.size, self._config.size, 3), dtype=np.uint8)
+        source, config = (self._val if epoch is None else self._train), self._config
+        images = np.empty((len(indices), config.size, config.size, 3), dtype=np.uint8)
+        not_plain = []
         try:
             for i, index in enumerate(indices.tolist()):
-                images[i] = np.asarray(self._cut(source, index, epoch))
+                if epoch is None:
+                    images[i] = evaluation_image(source, index, config)
+                else:
+                    images[i], is_plain = training_image(source, index, config, self._seed, epoch)
+                    if not is_plain:
+                        not_plain.append(source.name(index))
         except UserError as error:
             return error
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
-        return torch.from_numpy(images), torch.from_numpy(source.labels[indices]), flip
-
-    def _cut(self, source: Folder, index: int, epoch: int | None) -> Any:
-        config, image = self._config, decode(source, index)
-        if epoch is None:
-            return augment.central_crop(image, config.resize, config.size, square=config.eval_resize == "square")
-        if config.train_crop == "minimal":
-            return augment.minimal_crop(image, config.resize, config.size, self._seed, epoch, index)
-        return augment.scale_and_aspect_crop(image, config.size, self._seed, epoch, index)
+        return torch.from_numpy(images), torch.from_numpy(source.labels(indices)), flip, not_plain
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

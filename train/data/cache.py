@@ -1,0 +1,32 @@
+"""Folders that are made once, whole or not at all, however many processes want them at the same time."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def user_cache() -> Path:
+    """Where this user's programs keep what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lars-imagenet"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, after ``make`` has filled it if it was not there.
+
+    ``make`` fills a folder beside it that is renamed at the end, so a kill leaves nothing half made; processes that
+    start together wait for the one that makes it.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            unfinished = folder.parent / f".{folder.name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            os.rename(unfinished, folder)
+    return folder

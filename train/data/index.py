@@ -1,0 +1,182 @@
+"""Where every image of a data set lies: listed once, kept as arrays on disk, mapped by every process that reads them.
+
+An index holds, for each split, 20 bytes an image and its name. For ImageNet's 1.28 million images that is 26 MB, of
+which a process touches what it reads, and all processes of a machine share the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from train.data.cache import made_once, user_cache
+from train.data.layouts import Layout, Part, recognise
+from train.errors import UserError
+
+VERSION = 1  # of the files below: another number makes other files
+SPLITS = ("train", "val")
+PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("container", "<i4")])
+FOLDER = ".lars-imagenet-index"
+
+
+class Index:
+    """One split of a data set, its images sorted by class and then by file name without ending.
+
+    ``places`` are N rows of offset, size, label and container; ``classes`` and ``containers`` what the last two
+    count. Pickled as a path: the arrays are mapped where they are used.
+    """
+
+    def __init__(self, folder: Path, root: Path, split: str) -> None:
+        self._folder, self.root, self.split = folder, root, split
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Index, (self._folder, self.root, self.split)
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        return json.loads((self._folder / "index.json").read_text())
+
+    @cached_property
+    def places(self) -> NDArray[np.void]:
+        return np.load(self._folder / f"{self.split}.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def names(self) -> NDArray[np.bytes_]:
+        return np.load(self._folder / f"{self.split}-names.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def layout(self) -> str:
+        """The layout's name, for people."""
+        return self._about["layout"]
+
+    @property
+    def access(self) -> str:
+        return self._about["access"]
+
+    @property
+    def classes(self) -> list[str]:
+        return self._about["classes"]
+
+    @property
+    def containers(self) -> list[str]:
+        return self._about["containers"][self.split]
+
+    @property
+    def is_named(self) -> bool:
+        """Whether images have names, which order them within a class; else they are in stored order."""
+        return self._about["named"]
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies these images without reading them: names and labels, in order; 64 hexadecimal digits."""
+        return self._about["fingerprints"][self.split]
+
+
+def open_index(root: Path) -> tuple[Index, Index]:
+    """The training and validation index of ``root``, made now if what it was made from has changed.
+
+    Kept in the root, or in the user's cache where the root is read-only. Raises UserError for a root that is none of
+    the known layouts, is damaged, or whose splits have different classes.
+    """
+    layout = recognise(root)
+    key = _key(root, layout)
+    at_home = user_cache() / "index" / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    for place in (root / FOLDER, at_home):
+        if (place / key).is_dir():
+            break
+    else:
+        place = root / FOLDER if os.access(root, os.W_OK) else at_home
+        made_once(place / key, lambda unfinished: _build(unfinished, root, layout))
+        for old in place.glob("????????????????"):
+            if old.name != key:
+                shutil.rmtree(old, ignore_errors=True)
+    train, val = (Index(place / key, root, split) for split in SPLITS)
+    return train, val
+
+
+def _key(root: Path, layout: Layout) -> str:
+    digest = hashlib.sha256(f"{VERSION} {layout.name}".encode())
+    for name in layout.inputs:
+        status = os.stat(root / name)
+        size = 0 if os.path.isdir(root / name) else status.st_size
+        digest.update(f"{name}\0{size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _build(folder: Path, root: Path, layout: Layout) -> None:
+    scale = layout.unit == "B"
+    bar = tqdm(total=layout.total, unit=layout.unit, unit_scale=scale, desc=f"index of {root}", delay=1, leave=False)
+    with bar:
+        splits = layout.list(bar.update)
+    classes = _classes(root, *splits)
+    about: dict[str, Any] = {
+        "layout": layout.name, "access": layout.access, "classes": classes, "named": True,
+        "containers": {}, "fingerprints": {},
+    }  # fmt: skip
+    for split, parts in zip(SPLITS, splits, strict=True):
+        places, names = _sorted(parts, classes)
+        np.save(folder / f"{split}.npy", places)
+        np.save(folder / f"{split}-names.npy", names)
+        about["containers"][split] = [part.container for part in parts]
+        about["named"] = about["named"] and bool((names != b"").all())
+        about["fingerprints"][split] = _fingerprint(root, places, names)
+    (folder / "index.json").write_text(json.dumps(about))
+    images = sum(len(part.names) for parts in splits for part in parts)
+    print(f"index of {images:,} images made, from {layout.name} in {root}", file=sys.stderr)
+
+
+def _classes(root: Path, train: Sequence[Part], val: Sequence[Part]) -> list[str]:
+    in_train, in_val = ({name for part in parts for name in part.classes} for parts in (train, val))
+    if in_train != in_val:
+        only = sorted(in_train ^ in_val)
+        raise UserError(
+            f"data.root={root}: train has {len(in_train)} classes and val {len(in_val)}; "
+            f"in only one of them: {', '.join(only[:3])}{' ...' if len(only) > 3 else ''}"
+        )
+    if not in_train:
+        raise UserError(f"data.root={root} holds no images")
+    return sorted(in_train)
+
+
+def _sorted(parts: Sequence[Part], classes: list[str]) -> tuple[NDArray[np.void], NDArray[np.bytes_]]:
+    number = {name: label for label, name in enumerate(classes)}
+    places = np.empty(sum(len(part.names) for part in parts), dtype=PLACE)
+    at = 0
+    for container, part in enumerate(parts):
+        rows = places[at : at + len(part.names)]
+        if len(part.names):
+            rows["offset"], rows["size"] = np.array(part.places).T
+        rows["label"] = [number[name] for name in part.classes]
+        rows["container"] = container
+        at += len(part.names)
+    names = np.array([os.fsencode(name) for part in parts for name in part.names], dtype=np.bytes_)
+    stems = np.array([_stem(name) for name in names.tolist()], dtype=np.bytes_)
+    order = np.lexsort((names, stems, places["label"]))
+    return places[order], names[order]
+
+
+def _stem(name: bytes) -> bytes:
+    return os.fsencode(PurePosixPath(os.fsdecode(name)).stem)
+
+
+def _fingerprint(root: Path, places: NDArray[np.void], names: NDArray[np.bytes_]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(places["label"]).tobytes())
+    for name in names.tolist():
+        digest.update(_stem(name) + b"\n")
+    if not names.all():
+        digest.update(np.ascontiguousarray(places["size"]).tobytes())
+    # the same names, but other pixels
+    if (pack := root / "pack.json").exists():
+        digest.update(pack.read_bytes())
+    return digest.hexdigest()
