@@ -321,3 +321,67 @@ def test_a_member_that_does_not_decode_is_named(app: App, tmp_path: Path):
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert f"{member.name} in {tmp_path}/imagenet1k-train-0001.tar" in last and "mend or remove" in last
+
+
+# Scripts ---------------------------------------------------------------------------------------------------------
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_check_data_counts_and_lists_what_does_not_decode(tmp_path: Path):
+    image_folder(tmp_path)
+    bad = tmp_path / "train" / WNIDS[2] / f"{WNIDS[2]}_5.JPEG"
+    bad.write_bytes(bad.read_bytes()[:500])
+    (tmp_path / "val" / WNIDS[0] / "extra.JPEG").write_text("<html>404</html>")
+    done = script("check_data", tmp_path)
+    assert done.returncode == 0
+    assert f"layout    ImageFolder in {tmp_path}" in done.stdout and "NOT ILSVRC-2012" in done.stdout
+    assert "train     24 images (ILSVRC-2012: 1,281,167), 0.0 GB, 8 to 8 of each class" in done.stdout
+    done = script("check_data", tmp_path, "--decode", "--workers", 2)
+    assert done.returncode == 1 and "2 of 34 images do not decode" in done.stdout
+    assert f"cannot decode {bad}" in done.stdout and "extra.JPEG" in done.stdout
+    assert script("check_data", tmp_path / "none").returncode == 2
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    done = script("pack", root, out, "--square", 48, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "33 images in 2 shards, 48 x 48 pixels, JPEG quality 95: about 0.00 GB" in done.stdout
+    originals, packed = open_sources(root), open_sources(out)
+    for a, b in zip(originals, packed, strict=True):
+        assert a.labels(slice(None)).tolist() == b.labels(slice(None)).tolist() and a.classes == b.classes
+        for i in range(len(a)):
+            small = Image.open(io.BytesIO(a.read(i))).resize((48, 48), Image.Resampling.BILINEAR)
+            assert np.abs(pixels(b.read(i)) - np.asarray(small).astype(int)).mean() < 4
+    assert packed[0].index.fingerprint != originals[0].index.fingerprint
+    wds = pytest.importorskip("webdataset")
+    read = [(s["cls"], s["jpg"]) for s in wds.WebDataset(str(out / "train-00000.tar"), shardshuffle=False)]
+    assert sorted((int(label), jpg) for label, jpg in read) == sorted(everything(packed[0]))
+
+
+def test_packing_goes_on_where_it_was_and_keeps_to_its_form(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    parquet(root)
+    assert script("pack", root, out, "--original").returncode == 0
+    assert everything(open_sources(out)[0]) == expected("train")
+    shard = out / "val-00000.tar"
+    whole, stamp = shard.read_bytes(), (out / "train-00000.tar").stat().st_mtime_ns
+    shard.unlink()
+    with pytest.raises(UserError, match="lacks 1 of 2 shards, such as val-00000.tar: start scripts/pack.py again"):
+        open_sources(out)
+    assert script("pack", root, out, "--original").returncode == 0
+    assert shard.read_bytes() == whole and (out / "train-00000.tar").stat().st_mtime_ns == stamp
+    done = script("pack", root, out, "--shorter", 32)
+    assert done.returncode == 2 and "holds a pack of other images or in another form" in done.stderr
+    done = script("pack", out, root)
+    assert done.returncode == 2 and "is not empty and holds no pack" in done.stderr

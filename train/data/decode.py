@@ -32,7 +32,7 @@ def training_image(source: Source, index: int, config: ImageNetConfig, seed: int
     content = source.read(index)
     pixels, (width, height) = None, _jpeg_size(content)
     if not width:
-        pixels = np.array(by_pillow(content, source, index))
+        pixels = np.array(_by_pillow(content, source, index))
         height, width = pixels.shape[:2]
     minimal = config.train_crop == "minimal"
     box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, seed, epoch, index)
@@ -42,7 +42,7 @@ def training_image(source: Source, index: int, config: ImageNetConfig, seed: int
         shorter = min(box[2] - box[0], box[3] - box[1])
         pixels = _jpeg(content, width, height, next((d for d in (8, 4, 2) if shorter >= d * side), 1))
     if pixels is None:
-        plain, pixels = False, np.array(by_pillow(content, source, index))
+        plain, pixels = False, np.array(_by_pillow(content, source, index))
     cut = resized(pixels, _scaled(box, pixels.shape[1] / width, pixels.shape[0] / height), side)
     if minimal:
         left, upper = augment.corner(config.resize, config.size, seed, epoch, index)
@@ -62,10 +62,10 @@ def decode(source: Source, index: int) -> Image.Image:
 
     As torchvision's ImageFolder does: CMYK and grey are converted, EXIF rotation is ignored.
     """
-    return by_pillow(source.read(index), source, index)
+    return _by_pillow(source.read(index), source, index)
 
 
-def by_pillow(content: bytes, source: Source, index: int) -> Image.Image:
+def _by_pillow(content: bytes, source: Source, index: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # broken EXIF blocks are common in ImageNet and say nothing about the pixels

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from train.data.cache import made_once, user_cache
-from train.data.layouts import Layout, Part, recognise
+from train.data.layouts import PACK, Layout, Part, recognise
 from train.errors import UserError
 
 VERSION = 1  # of the files below: another number makes other files
@@ -177,6 +177,6 @@ def _fingerprint(root: Path, places: NDArray[np.void], names: NDArray[np.bytes_]
     if not names.all():
         digest.update(np.ascontiguousarray(places["size"]).tobytes())
     # the same names, but other pixels
-    if (pack := root / "pack.json").exists():
+    if (pack := root / PACK).exists():
         digest.update(pack.read_bytes())
     return digest.hexdigest()

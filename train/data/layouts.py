@@ -23,6 +23,7 @@ TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 KAGGLE, KAGGLE_LABELS = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
 CLASS_NAMES = "classes.txt"  # beside shards: a line for each label, if it is there
+PACK = "pack.json"  # beside shards that scripts/pack.py writes: which there must be, and of what
 
 Tick = Callable[[int], object]
 
@@ -237,6 +238,13 @@ def _validation_synsets(devkit: Path) -> dict[str, str]:
 
 
 def _shards(root: Path) -> Layout | None:
+    if (root / PACK).exists():
+        wanted = json.loads((root / PACK).read_text())["shards"]
+        if missing := [name for name in wanted if not (root / name).exists()]:
+            raise UserError(
+                f"{root} lacks {len(missing):,} of {len(wanted):,} shards, such as {missing[0]}: "
+                "start scripts/pack.py again, it goes on where it was"
+            )
     train, val = _split_files(root, ".tar")
     if not train and not val:
         return None
@@ -245,7 +253,7 @@ def _shards(root: Path) -> Layout | None:
         names = _class_names(root)
         return [_shard(root, f, names, tick) for f in train], [_shard(root, f, names, tick) for f in val]
 
-    extra = [name for name in (CLASS_NAMES, "pack.json") if (root / name).exists()]
+    extra = [name for name in (CLASS_NAMES, PACK) if (root / name).exists()]
     total = sum((root / name).stat().st_size for name in train + val)
     return Layout("WebDataset shards", "archive", [*train, *val, *extra], list_images, total, "B")
 

@@ -3,6 +3,8 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,13 @@ class _Samples(Dataset[Any]):
             return error
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
         return torch.from_numpy(images), torch.from_numpy(source.labels(indices)), flip, not_plain
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes for other work on images; what stops them is the process that has them."""
+    return ProcessPoolExecutor(
+        workers, get_context("forkserver"), initializer=_leave_signals_to_the_parent, initargs=(0,)
+    )
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

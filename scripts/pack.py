@@ -1,0 +1,186 @@
+"""Write a resized copy of a data set, as WebDataset shards that this app and any WebDataset reader open.
+
+Usage: python scripts/pack.py DIR OUT [--shorter N | --square N | --original] [--quality Q] [--workers N]
+
+    --square 256    every image to 256 x 256 pixels whatever its aspect, as in the paper's own LMDB (the default)
+    --shorter N     the shorter side to N pixels, the aspect kept
+    --original      the files as they are, for data that are slow to read at random (parquet)
+
+Training images are spread over the shards at random. Stopped and started again, it goes on where it was. Train from
+it with data.root=OUT: names, order and crops are those of DIR.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train.checkpoint import write_whole  # noqa: E402
+from train.data.decode import decode  # noqa: E402
+from train.data.layouts import CLASS_NAMES, PACK  # noqa: E402
+from train.data.order import epoch_order  # noqa: E402
+from train.data.sources import Source, open_sources  # noqa: E402
+from train.data.stream import worker_pool  # noqa: E402
+from train.errors import UserError  # noqa: E402
+
+IN_A_SHARD = 2048
+SAMPLE = 64  # images from which the size is estimated
+
+
+@dataclass(frozen=True)
+class Form:
+    """What becomes of each image: "square", "shorter" or "original", pixels of a side, JPEG quality."""
+
+    kind: str
+    side: int
+    quality: int
+
+    def of(self, source: Source, index: int) -> bytes:
+        if self.kind == "original":
+            return source.read(index)
+        image = decode(source, index)
+        width = height = self.side
+        if self.kind == "shorter":
+            shorter = min(image.size)
+            width, height = (self.side * length // shorter for length in image.size)
+        out = io.BytesIO()
+        image.resize((width, height), Image.Resampling.BILINEAR).save(out, "JPEG", quality=self.quality)
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        if self.kind == "original":
+            return "files as they are"
+        size = f"{self.side} x {self.side}" if self.kind == "square" else f"shorter side {self.side}"
+        return f"{size} pixels, JPEG quality {self.quality}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to write, and the images that go into it."""
+
+    path: Path
+    source: Source
+    indices: list[int]
+    form: Form
+    by_class: bool  # names are not unique: the class goes before them
+
+    def write(self) -> int:
+        labels = self.source.labels(np.array(self.indices))
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for index, label in zip(self.indices, labels.tolist(), strict=True):
+                stem = os.fsdecode(self.source.index.names[index]).rpartition(".")[0] or f"{index:08d}"
+                # to WebDataset all after the first dot is the ending
+                key = f"{label:05d}/{stem}".replace(".", "_") if self.by_class else stem.replace(".", "_")
+                for ending, content in (("jpg", self.form.of(self.source, index)), ("cls", str(label).encode())):
+                    member = tarfile.TarInfo(f"{key}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        write_whole(self.path, out.getvalue())
+        return len(self.indices)
+
+
+def shards(sources: tuple[Source, Source], out: Path, form: Form) -> Iterator[Shard]:
+    for source in sources:
+        order = epoch_order(0, 0, len(source))
+        stems = {name.rpartition(b".")[0].replace(b".", b"_") for name in source.index.names.tolist()}
+        for number, start in enumerate(range(0, len(source), IN_A_SHARD)):
+            path = out / f"{source.index.split}-{number:05d}.tar"
+            indices = order[start : start + IN_A_SHARD].tolist()
+            yield Shard(path, source, indices, form, by_class=len(stems) < len(source))
+
+
+def estimate(sources: tuple[Source, Source], form: Form) -> int:
+    """Bytes of all shards, from images spread over the data set."""
+    total = 0.0
+    for source in sources:
+        some = np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(int).tolist()
+        # a tar has a header and half a block of padding for each of two files
+        mean = sum(len(form.of(source, i)) for i in some) / len(some) + 2 * (512 + 256)
+        total += mean * len(source)
+    return int(total)
+
+
+def pack(root: Path, out: Path, form: Form, workers: int) -> None:
+    sources = open_sources(root)
+    out.mkdir(parents=True, exist_ok=True)
+    todo = list(shards(sources, out, form))
+    about = {
+        "form": asdict(form),
+        "made_from": hashlib.sha256("".join(s.index.fingerprint for s in sources).encode()).hexdigest(),
+        "shards": [shard.path.name for shard in todo],
+    }
+    record = out / PACK
+    if record.exists() and json.loads(record.read_text()) != about:
+        raise UserError(f"{out} holds a pack of other images or in another form: give another OUT, or delete it")
+    if not record.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no pack: give a new folder as OUT")
+    write_whole(record, json.dumps(about, indent=1).encode())
+    names = sources[0].classes
+    write_whole(out / CLASS_NAMES, ("\n".join(names) + "\n").encode())
+    images = sum(len(source) for source in sources)
+    size, left = estimate(sources, form), [shard for shard in todo if not shard.path.exists()]
+    needed, free = int(size * len(left) / len(todo)), shutil.disk_usage(out).free
+    print(f"{images:,} images in {len(todo):,} shards, {form}: about {size / 1e9:,.2f} GB", flush=True)
+    if needed > free:
+        raise UserError(f"{out} has {free / 1e9:,.2f} GB free, and {needed / 1e9:,.2f} GB are to come: make room")
+    done = images - sum(len(shard.indices) for shard in left)
+    with (
+        worker_pool(workers) as pool,
+        tqdm(total=images, initial=done, unit="img", unit_scale=True, desc="packing") as bar,
+    ):
+        try:
+            for written in pool.map(Shard.write, left):
+                bar.update(written)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    print(f"packed: python train/main.py data.root={out}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", metavar="DIR", type=Path)
+    parser.add_argument("out", metavar="OUT", type=Path)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--square", metavar="N", type=int, help="N x N pixels (default 256)")
+    form.add_argument("--shorter", metavar="N", type=int, help="shorter side N pixels")
+    form.add_argument("--original", action="store_true", help="files as they are")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEGs, 1 to 95 (default 95)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that resize (default: cores)")
+    chosen = parser.parse_args()
+    kind = "original" if chosen.original else "shorter" if chosen.shorter else "square"
+    side = chosen.shorter or chosen.square or 256
+    if side < 1 or not 1 <= chosen.quality <= 95 or chosen.workers < 1:
+        parser.error("sides and workers must be at least 1, and --quality from 1 to 95")
+    try:
+        root, out = (path.expanduser().absolute() for path in (chosen.root, chosen.out))
+        pack(root, out, Form(kind, 0 if kind == "original" else side, chosen.quality), chosen.workers)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or chosen.out}: {error.strerror}: what was packed is intact", file=sys.stderr)
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        print("stopped: start the same command again to go on", file=sys.stderr)
+        return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
