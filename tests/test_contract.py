@@ -87,7 +87,7 @@ def test_evaluate_prints_one_json_line_and_touches_no_run_folder(run: Path, app:
 
 def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
     app(*SMALL, "epochs=2", "max_steps=4", "name=run")
-    (checkpoint,) = (tmp_path / "runs/run/checkpoints").iterdir()
+    (checkpoint,) = (tmp_path / "runs/run/checkpoints").glob("step-*.pt")
     row = json.loads((tmp_path / "runs/run/log.jsonl").read_text())
     assert json.loads(app(*SMALL, f"evaluate={checkpoint}").stdout)["val_loss"] == row["val_loss"]
 

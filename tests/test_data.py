@@ -111,7 +111,8 @@ def test_memory_loader_shifts_by_at_most_two_pixels_and_flips():
 
 
 def test_scale_and_aspect_boxes_have_the_areas_and_aspects_of_torchvisions():
-    boxes = np.array([augment.scale_and_aspect_box(500, 375, 0, 0, i) for i in range(3000)])
+    tries = augment.tries(0, 0, np.arange(3000))
+    boxes = np.array([augment.scale_and_aspect_box(500, 375, numbers) for numbers in tries])
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert boxes.min() >= 0 and boxes[:, 2].max() <= 500 and boxes[:, 3].max() <= 375
     from torchvision.transforms import RandomResizedCrop

@@ -15,7 +15,8 @@ from tests.conftest import App
 from tests.test_config import composed
 from train import config
 from train.config import Plan
-from train.data import open_data
+from train.data import augment, open_data
+from train.data.decode import draw, training_image
 from train.errors import UserError
 from train.step import MicroBatch
 from train.world import World
@@ -121,6 +122,81 @@ def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):
     nearest = min(float((images[0] - c).abs().max()) for c in crops)
     # a step of 1 in 255 is all that the two ways of resizing may differ by
     assert nearest < 1.01 / 255 / min(settings.std)
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, options.pop("format", "JPEG"), **{"quality": 90, **options})
+    return out.getvalue()
+
+
+def kinds() -> dict[str, bytes]:
+    image = picture(2, 0)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    return {
+        "RGB": jpeg(image), "444": jpeg(image, subsampling=0), "progressive": jpeg(image, progressive=True),
+        "grey": jpeg(image.convert("L")), "CMYK": jpeg(image.convert("CMYK")), "rotated": jpeg(image, exif=exif),
+        "PNG": jpeg(image, format="PNG"), "16 bits": jpeg(deep, format="PNG"),
+        "alpha": jpeg(image.convert("LA"), format="PNG"), "one row": jpeg(image.crop((0, 0, 300, 1))),
+        "one pixel": jpeg(image.crop((0, 0, 1, 1))), "large": jpeg(image.resize((1600, 1200))),
+    }  # fmt: skip
+
+
+class Contents:
+    """A source of images in memory."""
+
+    def __init__(self, contents: list[bytes]) -> None:
+        self._contents = contents
+
+    def read(self, index: int) -> bytes:
+        return self._contents[index]
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+@pytest.mark.parametrize("crop", ["minimal", "scale_and_aspect"])
+@pytest.mark.parametrize("kind", kinds())
+def test_training_images_are_pillows_to_one_of_255(settings, kind, crop):
+    settings.train_crop = crop
+    source = Contents([kinds()[kind]])
+    whole = Image.open(io.BytesIO(source.read(0))).convert("RGB")
+    worst = 0
+    for epoch in range(8):
+        drawn = draw(settings, 0, epoch, np.array([0]))[0]
+        got, is_plain = training_image(source, 0, settings, drawn)  # type: ignore[arg-type]
+        if crop == "minimal":
+            left, upper = drawn.tolist()
+            square = whole.resize((256, 256), Image.Resampling.BILINEAR)
+            wanted = square.crop((left, upper, left + 224, upper + 224))
+        else:
+            box = augment.scale_and_aspect_box(*whole.size, drawn)
+            wanted = whole.crop(box).resize((224, 224), Image.Resampling.BILINEAR)
+        assert got.shape == (224, 224, 3) and got.dtype == np.uint8
+        difference = np.abs(got.astype(int) - np.asarray(wanted).astype(int))
+        worst = max(worst, difference.max())
+        if kind == "large":
+            assert difference.mean() < 1.5
+    assert is_plain == (kind not in ("CMYK", "PNG", "16 bits", "alpha"))
+    # half the decoded size leaves out high frequencies, and rounds the rectangle to pixels of its own
+    assert worst <= (1 if kind != "large" else 60)
+
+
+def test_files_that_only_pillow_decodes_are_named_once(settings, root):
+    data = open_data(settings)
+    for workers in (0, 2):
+        settings.workers = workers
+        loader = data.make_loader(Plan(12, 6, 2, 1, data.train_images, 2), 0, World())
+        list(loader.train(0, 0))
+        (line,) = loader.remarks(0.01)
+        assert "not plain JPEG, decoded by Pillow: 3 files" in line and f"{root}/train/n00000000/2.JPEG" in line
+        list(loader.train(1, 0))
+        assert loader.remarks(0.04) == []
+        (line,) = loader.remarks(0.2)
+        assert f"waited for data 20% of the epoch: more than data.workers={workers}" in line and "pack" in line
+        loader.close()
 
 
 def test_an_empty_root_is_the_users_mistake(settings):

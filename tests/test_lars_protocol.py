@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler
 from torch.testing._internal.common_optimizers import optim_db
 
 from lars import LARS, LarsSGD, load_torchlars, split_parameters
-from scripts.traffic import Traffic
+from scripts.benchmarks.traffic import Traffic
 from tests.test_lars import PATHS, by, gradients, reference, tensors
 from tests.test_processes import free_port, spawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from train import checkpoint, record
+from train.bands import Bands
 from train.config import Config, Plan, flatten, make_plan
 from train.data import Data, open_data
 from train.errors import Diverged, Stopped, UserError
@@ -26,6 +28,12 @@ from train.schedule import learning_rate
 from train.signals import StopRequest
 from train.step import Arithmetic, evaluate
 from train.world import World
+
+# how gloo and NCCL say that another process is gone or does not answer
+LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|refused|remote process", re.ASCII)
+
+# on_divergence=restart: with half the learning rate, and three times at most
+LOWER, MOST_RESTARTS = 0.5, 3
 
 
 def native_precision(device: torch.device) -> str:
@@ -84,7 +92,17 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     training = connect(config, plan, data, world, stop, run, state)
     stop.defer()
     try:
-        training.run(config.max_steps)
+        while True:
+            try:
+                training.run(config.max_steps)
+                break
+            except Diverged as diverged:
+                if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
+                    raise
+                good = world.on_chief(lambda: last_good(training))
+                if good is None:
+                    raise
+                training.go_back(good, diverged, LOWER)
     except (Stopped, Diverged) as ended:
         ended.is_said_elsewhere = not world.is_chief
         if run and isinstance(ended, Stopped):
@@ -97,6 +115,13 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         finish(run, training, plan, data, command)
     elif run:
         print(f"stopped at max_steps={config.max_steps}: {run.folder} is unfinished and can go on")
+
+
+def last_good(training: Training) -> dict[str, Any] | None:
+    """The state that the chief saved last."""
+    assert training.checkpoints
+    training.checkpoints.wait()
+    return checkpoint.load_newest(training.checkpoints.folder)[0]
 
 
 def connect(
@@ -124,16 +149,11 @@ def connect(
         if not state:
             log.hyper_parameters(flatten(asdict(config)), banner(config, plan, data, None))
 
-    def save(state: dict[str, Any], step: int) -> None:
-        assert run is not None
-        whole = {**state, "data_fingerprint": data.fingerprint, "config": asdict(config)}
-        checkpoint.save(run.checkpoints, step, whole, config.checkpoint.keep)
-
     training = Training(
         model=model,
         forward=world.data_parallel(model),
         optimizer=make_optimizer(model.parameters(), config.optimizer),
-        lr=schedule_of(config, plan),
+        schedule=schedule_of(config, plan),
         loader=data.make_loader(plan, config.seed, world),
         plan=plan,
         world=world,
@@ -143,12 +163,28 @@ def connect(
         every_steps=config.log.every_steps,
         layers_every_epochs=config.log.layers_every_epochs,
         stop=stop.received,
-        save=save,
+        checkpoints=checkpoint.Writer(run.checkpoints, config.checkpoint.keep) if run else None,
+        about={"data_fingerprint": data.fingerprint, "config": asdict(config)},
         save_every_seconds=60 * config.checkpoint.every_minutes,
+        remark=expectations(config, data),
     )
     if state:
         training.restore(state)
+    elif training.checkpoints and config.on_divergence == "restart":
+        # something to go back to from the first step on
+        training.checkpoints.save(0, training.state())
     return training
+
+
+def expectations(config: Config, data: Data) -> Callable[[int, float], str | None]:
+    """Remarks on a run that is one of the published rows; silence on any other."""
+    batch = config.batch
+    published = (
+        data.is_ilsvrc
+        and (batch.total, config.epochs, config.model.name) == (batch.published, 90, "resnet50")
+        and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
+    )
+    return Bands(batch.preset).remark if published else lambda epoch, top1: None
 
 
 def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
@@ -175,6 +211,7 @@ def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -
         "last_top1": position.last_top1,
         "steps": position.step,
         "seconds": round(position.seconds, 1),
+        "restarts": position.restarts,
         "dropped_images_per_epoch": plan.dropped,
         "data": data.remark,
         "data_fingerprint": data.fingerprint,
@@ -255,7 +292,7 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
 def run(config: Config, command: str) -> None:
     """Train or evaluate in this process, among those that torchrun started."""
     stop = StopRequest()
-    world = World.join()
+    world = World.join(config.timeout_minutes)
     try:
         if config.evaluate:
             evaluate_file(config, world)
@@ -269,5 +306,12 @@ def run(config: Config, command: str) -> None:
         raise UserError(
             f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
             "(it is part of the recipe: BatchNorm's statistics are taken over it)"
+        ) from error
+    except RuntimeError as error:
+        if not (world.size > 1 and LOST.search(str(error))):
+            raise
+        raise UserError(
+            f"process {world.rank} of {world.size} lost the others while {world.doing} "
+            f"({str(error).splitlines()[0][:160]}): what was saved is intact, start the same command again"
         ) from error
     world.leave()

@@ -1,13 +1,24 @@
-"""Checkpoints: plain tensors and containers, on disk whole or not at all, read without executing anything."""
+"""Checkpoints: plain tensors and containers, on disk whole or not at all, read without executing anything.
 
+A name says what is in it and proves it: ``step-000000450-<16 digits>.pt`` is the state after 450 steps, and the digits
+begin the sha256 of the file. ``best-...`` is the state of the best evaluation so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
 import io
 import os
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from train.errors import UserError
+
+NAME = re.compile(r"(step|best)-(\d{9,})-([0-9a-f]{16})\.pt")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,22 +47,79 @@ def to_bytes(state: Any) -> bytes:
     return buffer.getvalue()
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write ``state`` after ``step`` steps, then remove all but the newest ``keep``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:09d}.pt"
-    write_whole(path, to_bytes(state))
-    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
-        old.unlink()
-    return path
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Writer:
+    """Writes a run's checkpoints beside the training, which waits for the copy to memory only.
+
+    Keeps the newest ``keep`` and the best. What goes wrong with the disk is raised as OSError by the next call.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self._keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        """Keep ``state`` after ``step`` steps; ``best``: as that of the best evaluation."""
+        self.wait()
+        kind = "best" if best else "step"
+        self._thread = threading.Thread(target=self._write, args=(kind, step, _copied(state)), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
+        try:
+            content = to_bytes(state)
+            path = self.folder / f"{kind}-{step:09d}-{digest(content)}.pt"
+            write_whole(path, content)
+            kept = newest_first(self.folder, kind)
+            same = [old for old in kept if old.name.startswith(f"{kind}-{step:09d}-") and old != path]
+            for old in {*same, *kept[1 if kind == "best" else self._keep :]}:
+                old.unlink()
+        except OSError as error:
+            self._error = error
+
+
+def _copied(value: Any) -> Any:
+    """``value`` with tensors of its own, in the host's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def newest_first(folder: Path, kind: str = "") -> list[Path]:
+    """The checkpoints in ``folder``, of one kind or of both."""
+    found = [(int(match[2]), path) for path in folder.glob("*.pt") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.name.startswith(kind)]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, or a plain state_dict; raises UserError when ``path`` is neither."""
+    """Read a checkpoint or a plain state_dict; raises UserError when ``path`` is neither, or is not what it was."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
+    named = NAME.fullmatch(path.name)
+    if named and digest(content) != named[3]:
+        raise UserError(f"{path} is damaged (its sha256 does not begin as its name says): use another one")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch reports a damaged file by half a dozen unrelated exceptions
         raise UserError(f"{path} is damaged or no checkpoint ({type(error).__name__}): use another one") from error
@@ -63,7 +131,7 @@ def load(path: Path) -> dict[str, Any]:
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest readable checkpoint in ``folder``, or None, and a line for each damaged newer one."""
     damaged: list[str] = []
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    for path in newest_first(folder):
         try:
             return load(path), damaged
         except UserError as error:

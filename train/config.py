@@ -107,18 +107,22 @@ class Config:
     nproc: Optional[int] = MISSING  # noqa: UP045
     max_steps: Optional[int] = MISSING  # noqa: UP045
     evaluate: Optional[str] = MISSING  # noqa: UP045
+    on_divergence: str = MISSING
+    timeout_minutes: float = MISSING
     log: LogConfig = MISSING
     checkpoint: CheckpointConfig = MISSING
 
 
 # Keys that move a run in time or place and leave its result alone: another value may resume it.
 WITHOUT_EFFECT = {
-    "name", "runs_dir", "nproc", "max_steps", "evaluate", "data.root", "data.workers",
+    "name", "runs_dir", "nproc", "max_steps", "evaluate", "on_divergence", "timeout_minutes", "data.root",
+    "data.workers",
     "log.every_steps", "log.layers_every_epochs", "checkpoint.every_minutes", "checkpoint.keep",
 }  # fmt: skip
 
 ONE_OF = {
     "precision": ("auto", "bf16", "fp32"),
+    "on_divergence": ("stop", "restart"),
     "schedule.origin": ("start", "warmup"),
     "data.train_crop": ("minimal", "scale_and_aspect"),
     "data.eval_resize": ("square", "shorter"),
@@ -199,6 +203,8 @@ def validate(config: Config) -> None:
             raise UserError(f"{said} must be at least 1")
         if key in AT_LEAST_ZERO and value < 0:
             raise UserError(f"{said} must not be negative")
+        if key == "timeout_minutes" and value <= 0:
+            raise UserError(f"{said} must be above 0")
         if key == "seed" and value >= 2**63:
             raise UserError(f"{said} must be below 2^63")
         if key in BELOW_ONE and not 0 <= value < 1:

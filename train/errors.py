@@ -15,9 +15,13 @@ class UserError(Ended):
 
 
 class Diverged(Ended):
-    """The loss is no longer a number. What was saved before is intact."""
+    """Loss or gradients are no longer numbers since ``step``. What was saved before is intact."""
 
     exit_code = 3
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Stopped(Ended):

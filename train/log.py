@@ -25,9 +25,8 @@ class Log:
 
     def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
         self._rows_file = folder / "log.jsonl"
-        kept = self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
-        write_whole(self._rows_file, b"".join(kept))
-        self._board = SummaryWriter(str(folder / "tb"), purge_step=images + 1 if images else None)
+        self._folder = folder / "tb"
+        self._board = self._going_on(rows, images)
         self._progress = tqdm(
             total=total_images,
             initial=images,
@@ -38,6 +37,17 @@ class Log:
             mininterval=0.5 if sys.stderr.isatty() else 30,
             dynamic_ncols=True,
         )
+
+    def _going_on(self, rows: int, images: int) -> SummaryWriter:
+        kept = self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
+        write_whole(self._rows_file, b"".join(kept))
+        return SummaryWriter(str(self._folder), purge_step=images + 1 if images else None)
+
+    def rewind(self, rows: int, images: int) -> None:
+        """The run goes on from an earlier point: what was logged since is superseded."""
+        self._board.close()
+        self._board = self._going_on(rows, images)
+        self._progress.n = images
 
     def progress(self, images: int, **postfix: float) -> None:
         """``images`` more were seen."""
@@ -94,6 +104,9 @@ class Silence(Log):
     """The log of a rank that is not the chief."""
 
     def __init__(self) -> None:
+        pass
+
+    def rewind(self, rows: int, images: int) -> None:
         pass
 
     def progress(self, images: int, **postfix: float) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -14,11 +14,13 @@ from torch.optim import Optimizer
 
 from lars import LARS
 from train.batchnorm import RunningStatistics
+from train.checkpoint import Writer
 from train.config import Plan
 from train.data.loader import Loader
 from train.errors import Diverged, Stopped
 from train.log import Log
 from train.step import Arithmetic, MicroBatch, evaluate, train_step
+from train.watch import Watch
 from train.world import World
 
 
@@ -33,6 +35,8 @@ class Position:
     seconds: float = 0.0  # spent on all of the run
     best_top1: float = 0.0
     last_top1: float = 0.0
+    lr_scale: float = 1.0  # below 1 after a divergence that the run was to survive
+    restarts: list[dict[str, float]] = field(default_factory=list)  # of these: where, to which step, with which scale
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Training:
     model: nn.Module
     forward: nn.Module
     optimizer: Optimizer
-    lr: Callable[[int], float]
+    schedule: Callable[[int], float]  # lr of a step
     loader: Loader
     plan: Plan
     world: World
@@ -52,13 +56,19 @@ class Training:
     every_steps: int
     layers_every_epochs: int
     stop: Callable[[], bool]
-    save: Callable[[dict[str, Any], int], None]  # called on the chief
+    checkpoints: Writer | None  # the chief's
+    about: dict[str, Any]  # what a checkpoint says of its run
     save_every_seconds: float
+    remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
     position: Position = field(default_factory=Position)
+
+    def lr(self, step: int) -> float:
+        return self.position.lr_scale * self.schedule(step)
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and containers, from which ``restore`` goes on bit for bit."""
         return {
+            **self.about,
             "position": vars(self.position).copy(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -69,6 +79,18 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.position = Position(**state["position"])
 
+    def go_back(self, state: dict[str, Any], diverged: Diverged, lower: float) -> None:
+        """From a run that diverged to ``state``, its last good one, with ``lower`` times the learning rate."""
+        earlier, scale = self.position.restarts, self.position.lr_scale * lower
+        self.restore(state)
+        self.position.lr_scale = scale
+        back = {"diverged_at": diverged.step, "back_to": self.position.step, "lr_scale": scale}
+        self.position.restarts = [*earlier, back]
+        self.log.rewind(self.position.rows, self.position.step * self.plan.total)
+        self.log.say(f"{diverged}\ngoing back to step {self.position.step} with {scale:g} of the learning rate")
+        if self.checkpoints:
+            self.checkpoints.save(self.position.step, self.state())
+
     def run(self, max_steps: int | None = None) -> None:
         """Train to the end, or to ``max_steps`` from the run's beginning.
 
@@ -76,6 +98,7 @@ class Training:
         not finite.
         """
         statistics = RunningStatistics(self.model, self.world)
+        self._watch = Watch(list(self.model.parameters()), self.arithmetic.device)
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
         self._saved_at = time.monotonic()
         while True:
@@ -84,8 +107,10 @@ class Training:
             if self.position.step >= limit:
                 break
             self._train_epoch(statistics, limit)
-        if self.world.is_chief and self.position.step < self.plan.steps:
-            self.save(self.state(), self.position.step)
+        if self.checkpoints:
+            if self.position.step < self.plan.steps:
+                self.checkpoints.save(self.position.step, self.state())
+            self.checkpoints.wait()
 
     def _train_epoch(self, statistics: RunningStatistics, limit: int) -> None:
         """From where the run is to the end of this epoch, or to ``limit``."""
@@ -97,6 +122,7 @@ class Training:
         epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.arithmetic.device)
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
             began = time.perf_counter()
+            self.world.doing = f"training step {step}"
             loss = train_step(
                 self.forward,
                 self.optimizer,
@@ -108,6 +134,7 @@ class Training:
                 lr=self.lr(step),
                 smoothing=self.smoothing,
                 stop=self.stop,
+                watch=partial(self._watch.note, step, self.optimizer),
             )
             if loss is None:
                 position.epoch_loss = epoch_loss.item()
@@ -121,9 +148,9 @@ class Training:
             seconds = time.perf_counter() - began
             position.epoch_seconds += seconds
             position.seconds += seconds
-            if self.world.is_chief and time.monotonic() - self._saved_at >= self.save_every_seconds:
+            if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 position.epoch_loss = epoch_loss.item()
-                self._save_if_finite()
+                self._save_if_finite(self.checkpoints)
         position.epoch_loss = epoch_loss.item()
         waited = batches.seconds / max(time.perf_counter() - entered, 1e-9)
         self.log.scalars(position.step * plan.total, {"data/waiting_share": waited})
@@ -134,11 +161,7 @@ class Training:
         """Read the loss, which waits for the device; every rank does so after the same steps."""
         value, lr = loss.item(), self.lr(step)
         images = self.position.step * self.plan.total
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss is {value} at step {step} with lr {lr:.4g}: the last checkpoint is from before; "
-                "a lower optimizer.lr or a longer warm-up may hold"
-            )
+        self._check()
         self.log.scalars(images, {"train/loss": value, "train/lr": lr})
         self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
 
@@ -146,14 +169,17 @@ class Training:
         plan, position = self.plan, self.position
         epoch = position.rows + 1
         self.log.phase(f"epoch {epoch}/{plan.epochs}, evaluating")
+        self.world.doing = f"evaluating epoch {epoch}"
         began = time.perf_counter()
         scores = evaluate(self.model, self.loader.validation(), self.world, self.arithmetic, self.stop)
         position.seconds += time.perf_counter() - began
         if scores is None:
             self._leave()
+        if said := self.remark(epoch, scores.top1):
+            self.log.say(said)
         position.rows = epoch
         position.last_top1 = scores.top1
-        position.best_top1 = max(position.best_top1, scores.top1)
+        is_best, position.best_top1 = scores.top1 > position.best_top1, max(position.best_top1, scores.top1)
         self.log.row(
             {
                 "epoch": epoch,
@@ -169,6 +195,8 @@ class Training:
             }
         )
         position.epoch_loss = position.epoch_seconds = 0.0
+        if self.checkpoints and is_best:
+            self.checkpoints.save(position.step, self.state(), best=True)
         if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
             self._report_layers()
 
@@ -183,16 +211,32 @@ class Training:
         self.log.layers(images, "weight_norm", names, self.optimizer.weight_norms)
         self.log.layers(images, "gradient_norm", names, self.optimizer.gradient_norms)
 
-    def _save_if_finite(self) -> None:
-        # a loss is from before its step: only the weights tell whether this state is worth keeping
+    def _check(self) -> None:
+        """Raise Diverged, on every rank, once a loss or a gradient was no number."""
+        found = self._watch.read()
+        if found is None:
+            return
+        step, layers = found
+        names = [name for name, _ in self.model.named_parameters()]
+        where = ", ".join(names[i] for i in layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        raise Diverged(
+            step,
+            f"diverged at step {step} with lr {self.lr(step):.4g}: no finite "
+            f"{f'gradient of {where}' if layers else 'loss'}; the last checkpoint is from before; "
+            "a lower optimizer.lr or a longer warm-up may hold, or on_divergence=restart",
+        )
+
+    def _save_if_finite(self, checkpoints: Writer) -> None:
+        # gradients are from before their step: only the weights tell whether this state is worth keeping
         norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
-        if bool(norms.isfinite().all()):
-            self.save(self.state(), self.position.step)
+        if self._watch.read() is None and bool(norms.isfinite().all()):
+            checkpoints.save(self.position.step, self.state())
             self._saved_at = time.monotonic()
 
     def _leave(self) -> NoReturn:
-        if self.world.is_chief:
-            self.save(self.state(), self.position.step)
+        if self.checkpoints:
+            self.checkpoints.save(self.position.step, self.state())
+            self.checkpoints.wait()
         raise Stopped(f"stopped after step {self.position.step}, everything is saved: start the same command again")
 
 

@@ -38,12 +38,14 @@ def train_step(
     lr: float,
     smoothing: float,
     stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[Tensor], None] = lambda loss: None,
 ) -> Tensor | None:
     """Move the weights once, down the mean loss over every image of every rank's ``count`` micro-batches.
 
     All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in
     nats, 0-d float32 and still on the device: reading it waits. When any rank's ``stop()`` is true the step
-    is dropped, weights and statistics are as before, and None is returned on every rank.
+    is dropped, weights and statistics are as before, and None is returned on every rank. ``watch`` is given that
+    loss after the step, while gradients are still there.
     """
     model.train()
     loss_sum = torch.zeros((), device=arithmetic.device)
@@ -64,8 +66,10 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
+    loss = world.total(loss_sum) / world.size
+    watch(loss)
     optimizer.zero_grad(set_to_none=True)
-    return world.total(loss_sum) / world.size
+    return loss
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,26 @@ def under_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+meetings = 0  # of this process: the jobs of a sweep follow one another in it
+
+
+def _meeting_place(world: World, timeout: timedelta) -> dist.Store | None:
+    """Where processes tell each other their addresses; None: as torch does by itself.
+
+    torchrun keeps one store for all attempts of a job on one machine, where a restarted job would find the addresses
+    of the one that died (pytorch#55967, #135712): each attempt writes under a name of its own. On several machines
+    they need not agree on how many attempts there were, but have a store for each.
+    """
+    global meetings
+    meetings += 1
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or world.size != world.local_size:
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, world.size, is_master=False, timeout=timeout)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"lars-imagenet/{attempt}/{meetings}", store)
+
+
 class World:
     """This process among all: its rank, its device and what the processes do together.
 
@@ -34,10 +54,14 @@ class World:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
         self._pending: tuple[dist.Work, Tensor] | None = None
+        self.doing = "starting"  # for the message of a process that lost the others
 
     @classmethod
-    def join(cls) -> World:
-        """Meet the other processes that torchrun started; one process alone meets nobody."""
+    def join(cls, timeout_minutes: float = 30) -> World:
+        """Meet the other processes that torchrun started; one process alone meets nobody.
+
+        A collective call that waits longer than ``timeout_minutes`` for the others raises.
+        """
         if not under_torchrun():
             return cls()
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
@@ -45,7 +69,10 @@ class World:
             torch.cuda.set_device(world.device)
         # gloo beside nccl: flags and messages travel between CPUs and never wait for a GPU
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        timeout = timedelta(minutes=timeout_minutes)
+        dist.init_process_group(
+            backend, store=_meeting_place(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
+        )
         return world
 
     def leave(self) -> None:

@@ -17,21 +17,24 @@ def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
     return uniform(FLIP, seed, epoch, indices) < 0.5
 
 
-def corner(resize: int, size: int, seed: int, epoch: int, index: int) -> tuple[int, int]:
-    """Left and upper edge of a random square of ``size`` in the image resized to ``resize`` x ``resize``.
+def corners(resize: int, size: int, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Left and upper edge, N,2, of a random square of ``size`` in each image resized to ``resize`` x ``resize``.
 
     The paper's minimal augmentation (arXiv 1708.03888, section 6), with the flip that happens on the device.
     """
-    left, upper = (int(below(resize - size + 1, CROP, seed, epoch, index, axis)) for axis in (0, 1))
-    return left, upper
+    return below(resize - size + 1, CROP, seed, epoch, indices[:, None], np.arange(2))
 
 
-def scale_and_aspect_box(width: int, height: int, seed: int, epoch: int, index: int) -> Box:
+def tries(seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1) from which ``scale_and_aspect_box`` draws each image's rectangle: N,10,4."""
+    return uniform(CROP, seed, epoch, indices[:, None, None], np.arange(10)[:, None], np.arange(4))
+
+
+def scale_and_aspect_box(width: int, height: int, tries: NDArray[np.float64]) -> Box:
     """A random rectangle, area 0.08-1, aspect 3/4-4/3 (Szegedy et al. 2015), to be resized to a square.
 
     As torchvision's RandomResizedCrop: ten tries, then the largest central one.
     """
-    tries = uniform(CROP, seed, epoch, index, np.arange(10)[:, None], np.arange(4))
     for area, aspect, x, y in tries.tolist():
         target = width * height * (0.08 + 0.92 * area)
         ratio = math.exp(math.log(3 / 4) + aspect * (math.log(4 / 3) - math.log(3 / 4)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -23,8 +24,15 @@ Pixels = NDArray[np.uint8]  # H,W,3
 PLAIN = ("Gray", "RGB", "YCbCr")
 
 
-def training_image(source: Source, index: int, config: ImageNetConfig, seed: int, epoch: int) -> tuple[Pixels, bool]:
-    """The cut of the image that belongs to this epoch, and whether only Pillow could decode the file.
+def draw(config: ImageNetConfig, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[Any]:
+    """For each image the numbers that ``training_image`` cuts it out by."""
+    if config.train_crop == "minimal":
+        return augment.corners(config.resize, config.size, seed, epoch, indices)
+    return augment.tries(seed, epoch, indices)
+
+
+def training_image(source: Source, index: int, config: ImageNetConfig, drawn: NDArray[Any]) -> tuple[Pixels, bool]:
+    """The cut of the image that was ``drawn``, size,size,3, and whether the file is plain JPEG.
 
     simplejpeg (libjpeg-turbo) decodes and torch resizes, which differs from Pillow by 1 of 255 at most. A plain JPEG
     whose cut is at least 2, 4 or 8 times the size wanted is decoded at that fraction.
@@ -35,7 +43,7 @@ def training_image(source: Source, index: int, config: ImageNetConfig, seed: int
         pixels = np.array(_by_pillow(content, source, index))
         height, width = pixels.shape[:2]
     minimal = config.train_crop == "minimal"
-    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, seed, epoch, index)
+    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, drawn)
     side = config.resize if minimal else config.size
     plain = pixels is None
     if pixels is None:
@@ -45,7 +53,7 @@ def training_image(source: Source, index: int, config: ImageNetConfig, seed: int
         plain, pixels = False, np.array(_by_pillow(content, source, index))
     cut = resized(pixels, _scaled(box, pixels.shape[1] / width, pixels.shape[0] / height), side)
     if minimal:
-        left, upper = augment.corner(config.resize, config.size, seed, epoch, index)
+        left, upper = drawn.tolist()
         cut = cut[upper : upper + config.size, left : left + config.size]
     return cut, plain
 

@@ -18,12 +18,13 @@ from train.errors import UserError
 class Reader(Protocol):
     """One way of access: the bytes of an image, from the container's path and its place there."""
 
-    def read(self, container: Path, name: str, offset: int, size: int) -> bytes: ...
+    def read(self, container: str, name: str, offset: int, size: int) -> bytes: ...
 
 
 class Folders:
-    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
-        return (container / name).read_bytes()
+    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
+        with open(f"{container}/{name}", "rb", buffering=0) as file:
+            return file.readall()
 
 
 class Archives:
@@ -32,9 +33,9 @@ class Archives:
     MOST_OPEN = 128
 
     def __init__(self) -> None:
-        self._open: dict[Path, FileIO] = {}
+        self._open: dict[str, FileIO] = {}
 
-    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
+    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
         file = self._open.get(container)
         if file is None:
             if len(self._open) >= self.MOST_OPEN:
@@ -50,10 +51,10 @@ class Parquet:
     """A row group at a time, as the format has it; the last one is kept."""
 
     def __init__(self) -> None:
-        self._last: tuple[Path, int] | None = None
+        self._last: tuple[str, int] | None = None
         self._images: Any = None
 
-    def read(self, container: Path, name: str, offset: int, size: int) -> bytes:
+    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
         if self._last != (container, offset):
             import pyarrow.parquet as parquet
 
@@ -80,6 +81,10 @@ class Source:
     def _reader(self) -> Reader:
         return READERS[self.index.access]()
 
+    @cached_property
+    def _containers(self) -> list[str]:
+        return [str(self.index.root / name) for name in self.index.containers]
+
     def __len__(self) -> int:
         return len(self.index.places)
 
@@ -102,11 +107,10 @@ class Source:
 
     def read(self, index: int) -> bytes:
         """The file's content; raises UserError naming it when it cannot be read."""
-        place = self.index.places[index]
-        container = self.index.root / self.index.containers[place["container"]]
+        offset, size, _, container = self.index.places[index].item()
         name = os.fsdecode(self.index.names[index]) if self.index.access == "folder" else ""
         try:
-            return self._reader.read(container, name, int(place["offset"]), int(place["size"]))
+            return self._reader.read(self._containers[container], name, offset, size)
         except OSError as error:
             raise UserError(f"cannot read {self.name(index)}: {error.strerror or error}") from error
 

@@ -1,5 +1,6 @@
 """The loader of large data sets: worker processes read, decode and cut images, the device does the rest."""
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from train.config import ImageNetConfig, Plan
 from train.data import augment
-from train.data.decode import evaluation_image, training_image
+from train.data.decode import draw, evaluation_image, training_image
 from train.data.loader import Normalise, micro_batches, shares
 from train.data.sources import Source
 from train.errors import UserError
@@ -107,20 +108,31 @@ class _Samples(Dataset[Any]):
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[str]] | UserError:
         epoch, indices = request
         source, config = (self._val if epoch is None else self._train), self._config
-        images = np.empty((len(indices), config.size, config.size, 3), dtype=np.uint8)
-        not_plain = []
+        images = _empty_batch(len(indices), config.size)
+        pixels, not_plain = images.numpy(), []
+        drawn = None if epoch is None else draw(config, self._seed, epoch, indices)
         try:
             for i, index in enumerate(indices.tolist()):
-                if epoch is None:
-                    images[i] = evaluation_image(source, index, config)
+                if drawn is None:
+                    pixels[i] = evaluation_image(source, index, config)
                 else:
-                    images[i], is_plain = training_image(source, index, config, self._seed, epoch)
+                    pixels[i], is_plain = training_image(source, index, config, drawn[i])
                     if not is_plain:
                         not_plain.append(source.name(index))
         except UserError as error:
             return error
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
-        return torch.from_numpy(images), torch.from_numpy(source.labels(indices)), flip, not_plain
+        return images, torch.from_numpy(source.labels(indices)), flip, not_plain
+
+
+def _empty_batch(count: int, size: int) -> Tensor:
+    """uint8 count,size,size,3; in a worker in the memory it shares with its parent, so that nothing is copied."""
+    shape = (count, size, size, 3)
+    if get_worker_info() is None or count == 0:
+        return torch.empty(shape, dtype=torch.uint8)
+    # as torch's own collate does
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)  # type: ignore[call-overload]
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:

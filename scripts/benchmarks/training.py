@@ -1,0 +1,85 @@
+"""The whole app against a bare loop on ready tensors."""
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+
+from scripts.benchmarks.keep import spread, write
+from train import app, command_line, config
+from train.data import open_data
+from train.main import CONFIGS
+from train.optimizer import make_optimizer
+from train.run import Run
+from train.signals import StopRequest
+from train.world import World
+
+
+def settings(*overrides: str) -> config.Config:
+    config.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = command_line.typed(compose("config", overrides=command_line.spell(overrides, False)))
+    composed.precision = app.native_precision(World().device)
+    return composed
+
+
+def measure(rounds: int) -> None:
+    """One epoch of the default run by the app, one of a bare loop on the same tensors, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = settings("batch=32k", f"runs_dir={folder}", "name=bench", f"epochs={rounds + 1}")
+        world, data = World(), open_data(chosen.data)
+        plan = config.make_plan(chosen, data.train_images, 1)
+        run = Run(chosen)
+        training = app.connect(chosen, plan, data, world, StopRequest(), run, None)
+        bare = bare_epoch(chosen, plan, data.classes, list(itertools.islice(training.loader.train(0, 0), 8)))
+        figures: dict[str, list[float]] = {"app": [], "bare loop": []}
+        for epoch in range(1, rounds + 2):
+            training.run(max_steps=epoch * plan.steps_per_epoch)
+            row = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
+            speed = bare()
+            if epoch > 1:  # the first is for warming up
+                figures["app"].append(row["images_per_second"])
+                figures["bare loop"].append(speed)
+        training.log.close()
+    ratios = [a / b for a, b in zip(figures["app"], figures["bare loop"], strict=True)]
+    print(f"\n{'':12}images/s median (min-max)")
+    for name, values in figures.items():
+        print(f"{name:12}{statistics.median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})")
+    print(f"{'ratio':12}{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})")
+    write(
+        "train",
+        {
+            "what": "images/s of training, batch=32k on fractals: the app with all its logging, and a bare loop "
+            "of forward, backward and step on ready tensors",
+            "images_per_second": {name: spread(values) for name, values in figures.items()},
+            "ratio": spread(ratios),
+        },
+    )
+
+
+def bare_epoch(
+    chosen: config.Config, plan: config.Plan, classes: int, batches: list[tuple[torch.Tensor, torch.Tensor]]
+) -> Callable[[], float]:
+    world = World()
+    model = app.build_model(chosen, classes, world).train()
+    optimizer = make_optimizer(model.parameters(), chosen.optimizer)
+    arithmetic = app.arithmetic_of(chosen, world)
+
+    def epoch() -> float:
+        began = time.perf_counter()
+        for _ in range(plan.steps_per_epoch):
+            for images, labels in batches:
+                with arithmetic.autocast():
+                    logits = model(images)
+                (F.cross_entropy(logits.float(), labels) / len(batches)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return plan.steps_per_epoch * plan.total / (time.perf_counter() - began)
+
+    return epoch
