@@ -87,9 +87,10 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             )
         return
     if run:
-        run.mark_stopped(False)
         print(f"{config.name}\n{banner(config, plan, data, state)}\n  {'folder':<10}{run.folder}", flush=True)
     training = connect(config, plan, data, world, stop, run, state)
+    if run:
+        run.mark_stopped(False)
     stop.defer()
     try:
         while True:

@@ -50,6 +50,7 @@ class ImageNetConfig(DataConfig):
     resize: int = MISSING
     train_crop: str = MISSING
     eval_resize: str = MISSING
+    on_bad_image: str = MISSING
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Config:
 # Keys that move a run in time or place and leave its result alone: another value may resume it.
 WITHOUT_EFFECT = {
     "name", "runs_dir", "nproc", "max_steps", "evaluate", "on_divergence", "timeout_minutes", "data.root",
-    "data.workers",
+    "data.workers", "data.on_bad_image",
     "log.every_steps", "log.layers_every_epochs", "checkpoint.every_minutes", "checkpoint.keep",
 }  # fmt: skip
 
@@ -124,6 +125,7 @@ ONE_OF = {
     "precision": ("auto", "bf16", "fp32"),
     "on_divergence": ("stop", "restart"),
     "schedule.origin": ("start", "warmup"),
+    "data.on_bad_image": ("stop", "skip"),
     "data.train_crop": ("minimal", "scale_and_aspect"),
     "data.eval_resize": ("square", "shorter"),
 }

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 if __name__ == "__main__":
     # as a script, this file's folder would stand where the packages are looked for
@@ -13,7 +14,7 @@ if __name__ == "__main__":
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from train import command_line, config
@@ -34,7 +35,8 @@ MENDABLE = {
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def job(composed: DictConfig) -> None:
     """One composed configuration: run it here, or in as many processes as it takes."""
-    overrides = list(HydraConfig.get().overrides.task)
+    # as written: an interpolation in one is the configuration's, not Hydra's own
+    overrides = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
     leave_with(_outcome(composed, overrides))
 
 

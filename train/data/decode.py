@@ -11,7 +11,7 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from train.config import ImageNetConfig
 from train.data import augment
@@ -79,8 +79,13 @@ def _by_pillow(content: bytes, source: Source, index: int) -> Image.Image:
             # broken EXIF blocks are common in ImageNet and say nothing about the pixels
             warnings.simplefilter("ignore")
             return Image.open(BytesIO(content)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot decode {source.name(index)}: {error}: mend or remove the file") from error
+    except Exception as error:
+        # damaged files make Pillow raise whatever its decoders trip over
+        why = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            # whose own text is the address of a buffer
+            why = "no image, or none of a known format"
+        raise UserError(f"cannot decode {source.name(index)}: {why}: mend or remove the file") from error
 
 
 def resized(pixels: Pixels, box: augment.Box, side: int) -> Pixels:

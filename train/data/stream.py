@@ -3,9 +3,10 @@
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from train.errors import UserError
 from train.step import MicroBatch
 from train.world import World
 
+Remark = tuple[str, str]  # one of these two, and what it says of which file
+NOT_PLAIN, SKIPPED = "not plain JPEG, decoded by Pillow", "skipped, their neighbours stand in"
 WAITED_TOO_LONG = 0.05  # of an epoch's time
 
 Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation; image indices
@@ -39,8 +42,8 @@ class StreamLoader:
             workers = max(1, (os.cpu_count() or 1) // world.local_size)
         self._workers = workers
         self._sampler = _Sampler()
-        self._not_plain: set[str] = set()
-        self._to_say: list[str] = []
+        self._said: set[Remark] = set()
+        self._to_say: list[Remark] = []
         self._loader: DataLoader[Any] = DataLoader(
             _Samples(train, val, config, seed),
             sampler=self._sampler,
@@ -48,7 +51,7 @@ class StreamLoader:
             num_workers=workers,
             pin_memory=world.device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_serve,
             multiprocessing_context="forkserver" if workers > 0 else None,
         )
 
@@ -64,9 +67,11 @@ class StreamLoader:
         for sample in self._loader:
             if isinstance(sample, UserError):
                 raise sample
-            images, labels, flip, not_plain = sample
-            self._to_say += [name for name in not_plain if name not in self._not_plain]
-            self._not_plain.update(not_plain)
+            images, labels, flip, remarks = sample
+            # DataLoader makes lists of them
+            remarks = [tuple(remark) for remark in remarks]
+            self._to_say += [remark for remark in remarks if remark not in self._said]
+            self._said.update(remarks)
             yield self._normalise(images, labels, flip)
 
     def remarks(self, waited: float) -> list[str]:
@@ -76,11 +81,11 @@ class StreamLoader:
                 f"waited for data {waited:.0%} of the epoch: more than data.workers={self._workers}, or images packed "
                 "by scripts/pack.py, would help (docs/data.md)"
             )
-        if self._to_say:
-            more = f" and {len(self._to_say) - 20:,} more" if len(self._to_say) > 20 else ""
-            names = ", ".join(self._to_say[:20])
-            lines.append(f"not plain JPEG, decoded by Pillow: {len(self._to_say):,} files: {names}{more}")
-            self._to_say = []
+        for kind in (NOT_PLAIN, SKIPPED):
+            if of_kind := [what for its_kind, what in self._to_say if its_kind == kind]:
+                more = f" and {len(of_kind) - 20:,} more" if len(of_kind) > 20 else ""
+                lines.append(f"{kind}: {len(of_kind):,} files: {', '.join(of_kind[:20])}{more}")
+        self._to_say = []
         return lines
 
     def close(self) -> None:
@@ -99,30 +104,37 @@ class _Sampler:
 class _Samples(Dataset[Any]):
     """A worker's side: a request in, a batch of uint8 N,H,W,C out, or the error that a file caused.
 
-    With a batch go the names of the files that only Pillow could decode.
+    With a batch go remarks on files: those that only Pillow could decode, those that could not be.
     """
 
     def __init__(self, train: Source, val: Source, config: ImageNetConfig, seed: int) -> None:
         self._train, self._val, self._config, self._seed = train, val, config, seed
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[str]] | UserError:
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[Remark]] | UserError:
         epoch, indices = request
         source, config = (self._val if epoch is None else self._train), self._config
         images = _empty_batch(len(indices), config.size)
-        pixels, not_plain = images.numpy(), []
+        pixels, remarks, used = images.numpy(), [], indices.copy()
         drawn = None if epoch is None else draw(config, self._seed, epoch, indices)
-        try:
-            for i, index in enumerate(indices.tolist()):
-                if drawn is None:
-                    pixels[i] = evaluation_image(source, index, config)
-                else:
-                    pixels[i], is_plain = training_image(source, index, config, drawn[i])
-                    if not is_plain:
-                        not_plain.append(source.name(index))
-        except UserError as error:
-            return error
+        for i in range(len(indices)):
+            while True:
+                index = int(used[i])
+                try:
+                    if drawn is None:
+                        pixels[i] = evaluation_image(source, index, config)
+                    else:
+                        pixels[i], is_plain = training_image(source, index, config, drawn[i])
+                        if not is_plain:
+                            remarks.append((NOT_PLAIN, source.name(index)))
+                    break
+                except UserError as error:
+                    # the neighbour stands in: of the same class most often, and the same one every time
+                    used[i] = (index + 1) % len(source)
+                    if config.on_bad_image == "stop" or used[i] == indices[i]:
+                        return error
+                    remarks.append((SKIPPED, str(error)))
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
-        return images, torch.from_numpy(source.labels(indices)), flip, not_plain
+        return images, torch.from_numpy(source.labels(used)), flip, remarks
 
 
 def _empty_batch(count: int, size: int) -> Tensor:
@@ -137,13 +149,20 @@ def _empty_batch(count: int, size: int) -> Tensor:
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Processes for other work on images; what stops them is the process that has them."""
-    return ProcessPoolExecutor(
-        workers, get_context("forkserver"), initializer=_leave_signals_to_the_parent, initargs=(0,)
-    )
+    return ProcessPoolExecutor(workers, get_context("forkserver"), initializer=_serve, initargs=(0,))
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """A terminal and torchrun signal the whole group; the training process decides when workers end."""
+def _serve(_worker: int) -> None:
+    """End with the training process and at its word: a terminal and torchrun signal the whole group."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_the_parent() -> None:
+    # torch looks at the parent's process number, which for us is the fork server's, which lives as long as we do
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
