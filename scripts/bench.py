@@ -4,6 +4,7 @@ Usage: python scripts/bench.py train        the app's images/s against a bare lo
        python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
        python scripts/bench.py index        the index of 1,281,167 images: time to make and to open it, memory
+       python scripts/bench.py checkpoint   images/s with and without checkpoints, how long a step is held
 Each writes results/benchmarks/<name>.json and prints a table. Let nothing else run meanwhile.
 """
 
@@ -15,13 +16,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # module under scripts/benchmarks, and how many counted rounds by default
-BENCHMARKS = {"train": ("training", 7), "optimizer": ("optimizer", 60), "data": ("data", 7), "index": ("index", 3)}
+BENCHMARKS = {
+    "train": ("training", 7),
+    "optimizer": ("optimizer", 60),
+    "data": ("data", 7),
+    "index": ("index", 3),
+    "checkpoint": ("saving", 3),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=BENCHMARKS)
-    parser.add_argument("--rounds", type=int, help="counted rounds of each, in turn (default 7 epochs, 60 steps, 7, 3)")
+    parser.add_argument("--rounds", type=int, help="counted rounds of each, in turn")
     arguments = parser.parse_args()
     module, rounds = BENCHMARKS[arguments.what]
     importlib.import_module(f"scripts.benchmarks.{module}").measure(arguments.rounds or rounds)

@@ -20,8 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train.errors import Diverged  # noqa: E402
+
 RECORDS = ROOT / "results" / "fractals"
 RUNS = ROOT / "runs" / "experiments"
+
+FILES = ("config.yaml", "log.jsonl", "result.json", "diverged")  # of a run's folder, those there are
 
 OPTIMIZERS = ("lars", "sgd")
 # lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
@@ -43,7 +49,7 @@ class Experiment:
 
     @property
     def is_done(self) -> bool:
-        return any((self.record / name).exists() for name in ("result.json", "diverged.txt"))
+        return any((self.record / name).exists() for name in ("result.json", "diverged"))
 
 
 def rows() -> Iterator[Experiment]:
@@ -91,16 +97,13 @@ def run(experiment: Experiment) -> int:
     # the run's own folder name is the app's to spell: one per name
     folder = RUNS / f"{experiment.group}-{experiment.name}"
     command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
-    done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"], stderr=subprocess.PIPE, text=True)
-    sys.stderr.write(done.stderr)
-    if done.returncode not in (0, 3):
+    done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"])
+    if done.returncode not in (0, Diverged.exit_code):
         return done.returncode
     experiment.record.mkdir(parents=True, exist_ok=True)
-    for name in ("config.yaml", "log.jsonl", "result.json"):
+    for name in FILES:
         if (folder / name).exists():
             shutil.copy(folder / name, experiment.record / name)
-    if done.returncode == 3:
-        (experiment.record / "diverged.txt").write_text(done.stderr.strip().splitlines()[-1] + "\n")
     return 0
 
 

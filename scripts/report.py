@@ -4,7 +4,9 @@ Usage: python scripts/report.py [--check]      (--check writes nothing and fails
 """
 
 import argparse
+import itertools
 import json
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +69,7 @@ def read(folder: Path) -> Record:
 def records() -> list[Record]:
     """The finished runs on the published pixels, presets in order and the published optimizer first."""
     found = []
-    for path in sorted(RECORDS.glob("*/result.json")):
+    for path in sorted((RECORDS / "rows").glob("*/result.json")):
         record = read(path.parent)
         if record.result["data_fingerprint"] not in FINGERPRINTS.values():
             print(
@@ -79,13 +81,25 @@ def records() -> list[Record]:
     return sorted(found, key=lambda r: (PRESETS.index(r.preset), not r.is_published_row, r.folder.name))
 
 
+def by_row(rows: list[Record]) -> list[list[Record]]:
+    """The seeds of each preset and optimizer together."""
+    return [list(group) for _, group in itertools.groupby(rows, key=lambda r: (r.preset, r.optimizer))]
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
 def table(rows: list[Record]) -> str:
     lines = [
         "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
-        "| ours, fractals: batch | last epoch (reported) | best |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| ours, fractals: batch | last epoch (reported) | best | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in rows:
+    for seeds in by_row(rows):
+        r = seeds[0]
         published = PUBLISHED[r.preset] if r.is_published_row else "-"
         warmup = r.config.schedule.warmup_epochs
         lr = f"{r.config.optimizer.lr:g}"
@@ -94,7 +108,8 @@ def table(rows: list[Record]) -> str:
         lines.append(
             f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
             f"| {published} | not run yet | {r.config.batch.total:,} "
-            f"| **{r.result['last_top1']:.2f}** | {r.result['best_top1']:.2f} |"
+            f"| **{spread([s.result['last_top1'] for s in seeds])}** "
+            f"| {spread([s.result['best_top1'] for s in seeds])} | {len(seeds)} |"
         )
     return "\n".join(lines)
 
@@ -102,7 +117,8 @@ def table(rows: list[Record]) -> str:
 def plot(rows: list[Record], path: Path) -> None:
     """Validation top-1 against epoch, all rows: dashed where the optimizer is not the published one."""
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
-    for r in rows:
+    for seeds in by_row(rows):
+        r = seeds[0]
         epochs, top1 = [x["epoch"] for x in r.rows], [x["val_top1"] for x in r.rows]
         label = f"{r.preset} ({r.config.batch.total:,}), {r.optimizer.upper()}: {top1[-1]:.1f} %"
         style = "-" if r.is_published_row else "--"
@@ -126,12 +142,32 @@ def optimizer_table() -> str:
         ratio = "{median:.2f} ({min:.2f}-{max:.2f})".format(**f["ratio_to_sgd_fused"])
         costs = " | ".join("-" if f[key] is None else f"{f[key]:,g}" for key in ("passes", "calls", "host_reads"))
         lines.append(f"| {name} | {ratio} | {costs} |")
-    hardware, versions = figures["hardware"], figures["versions"]
+    return "\n".join([*lines, "", f"n = {figures['steps']}; {measured_on(figures)}"])
+
+
+def data_table() -> str:
+    """Images/s of the input pipelines, by ``scripts/bench.py data``."""
+    figures = json.loads((BENCHMARKS / "data.json").read_text())
+    lines = ["| pipeline | images/s for each process: median (min-max) |", "|---|---|"]
+    shown = "{median:,.0f} ({min:,.0f}-{max:,.0f})"
+    lines += [f"| {name} | {shown.format(**f)} |" for name, f in figures["images_per_second"].items()]
+    lines += ["", "| ratio within a round | median (min-max) |", "|---|---|"]
     lines += [
-        "",
-        f"n = {figures['steps']}; {hardware['cpu']}, {figures['threads']} threads, torch {versions['torch']}.",
+        f"| {name} | " + "{median:.2f} ({min:.2f}-{max:.2f}) |".format(**f) for name, f in figures["ratios"].items()
     ]
-    return "\n".join(lines)
+    files = figures["files"]
+    n = next(iter(figures["ratios"].values()))["n"]
+    about = (
+        f"n = {n}; {files['images']:,} files of {files['pixels']} pixels, quality {files['jpeg_quality']}, "
+        f"{files['mean_bytes'] / 1000:.0f} kB on average ({files['content']}); two processes decode; "
+        + measured_on(figures)
+    )
+    return "\n".join([*lines, "", about])
+
+
+def measured_on(figures: dict[str, Any]) -> str:
+    hardware, versions = figures["hardware"], figures["versions"]
+    return f"{hardware['cpu']}, {figures['threads']} threads, torch {versions['torch']}."
 
 
 def rebuilt(text: str, name: str, content: str) -> str:
@@ -154,6 +190,7 @@ def main() -> int:
     for path, name, content in (
         (ROOT / "README.md", "table", table(rows)),
         (ROOT / "lars" / "README.md", "benchmark", optimizer_table()),
+        (ROOT / "docs" / "data.md", "benchmark", data_table()),
     ):
         text = path.read_text()
         new = rebuilt(text, name, content)

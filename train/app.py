@@ -90,7 +90,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         print(f"{config.name}\n{banner(config, plan, data, state)}\n  {'folder':<10}{run.folder}", flush=True)
     training = connect(config, plan, data, world, stop, run, state)
     if run:
-        run.mark_stopped(False)
+        run.mark(None)
     stop.defer()
     try:
         while True:
@@ -106,8 +106,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
                 training.go_back(good, diverged, LOWER)
     except (Stopped, Diverged) as ended:
         ended.is_said_elsewhere = not world.is_chief
-        if run and isinstance(ended, Stopped):
-            run.mark_stopped(True)
+        if run:
+            run.mark(ended)
         raise
     finally:
         training.log.close()

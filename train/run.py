@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from train import checkpoint
 from train.config import WITHOUT_EFFECT, Config, flatten
-from train.errors import UserError
+from train.errors import Diverged, Stopped, UserError
 
 
 class Run:
@@ -72,10 +72,10 @@ class Run:
         checkpoint.write_whole(self.folder / "weights.pt", checkpoint.to_bytes(weights))
         checkpoint.write_whole(self.folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
 
-    def mark_stopped(self, stopped: bool) -> None:
-        """Leave or remove the file that tells a launcher to start the same command again."""
-        marker = self.folder / "stopped"
-        if stopped:
-            checkpoint.write_whole(marker, b"start the same command again\n")
-        else:
-            marker.unlink(missing_ok=True)
+    def mark(self, ended: Stopped | Diverged | None) -> None:
+        """Leave the file ``stopped`` or ``diverged``, which tells a launcher what to do; None: there is neither."""
+        for kind, name in ((Stopped, "stopped"), (Diverged, "diverged")):
+            if isinstance(ended, kind):
+                checkpoint.write_whole(self.folder / name, f"{ended}\n".encode())
+            else:
+                (self.folder / name).unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""What checkpoints cost: how long a step is held, and images/s with one in every half minute against none."""
+
+import itertools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from scripts.benchmarks.keep import spread, write
+from scripts.benchmarks.training import settings
+from train import app, config
+from train.batchnorm import RunningStatistics
+from train.checkpoint import Writer
+from train.data import open_data
+from train.optimizer import make_optimizer
+from train.step import train_step
+from train.world import World
+
+SECONDS = 30  # of a segment, with one checkpoint or none
+
+
+def measure(rounds: int) -> None:
+    """ResNet-50 with LARS, whose weights and momentum make a checkpoint of 205 MB, on images of 32 pixels."""
+    chosen = settings("batch=32k", "model=resnet50", "batch.total=64", "batch.micro=64")
+    world, data = World(), open_data(chosen.data)
+    plan = config.make_plan(chosen, data.train_images, 1)
+    model = app.build_model(chosen, data.classes, world)
+    optimizer = make_optimizer(model.parameters(), chosen.optimizer)
+    statistics_of, arithmetic = RunningStatistics(model, world), app.arithmetic_of(chosen, world)
+    batches = itertools.cycle(itertools.islice(data.make_loader(plan, 0, world).train(0, 0), 8))
+
+    def segment(writer: Writer | None) -> float:
+        began, images = time.perf_counter(), 0
+        if writer:
+            held = time.perf_counter()
+            writer.save(1, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            stalls.append(time.perf_counter() - held)
+        while time.perf_counter() - began < SECONDS:
+            train_step(
+                model, optimizer, [next(batches)], 1, statistics_of, world, arithmetic, lr=1e-3, smoothing=0.0
+            )  # fmt: skip
+            images += plan.total
+        if writer:
+            writer.wait()
+        return images / (time.perf_counter() - began)
+
+    stalls: list[float] = []
+    speeds: dict[str, list[float]] = {"a checkpoint in half a minute": [], "none": []}
+    with tempfile.TemporaryDirectory() as folder:
+        writer = Writer(Path(folder), keep=2)
+        segment(writer)
+        size = next(Path(folder).glob("*.pt")).stat().st_size
+        stalls.clear()
+        for _ in range(rounds):
+            speeds["a checkpoint in half a minute"].append(segment(writer))
+            speeds["none"].append(segment(None))
+    ratios = [a / b for a, b in zip(*speeds.values(), strict=True)]
+    print(f"{size / 1e6:.0f} MB; a step is held for {1000 * statistics.median(stalls):.0f} ms")
+    print(f"images/s with one in {SECONDS} s / without: {[round(r, 3) for r in ratios]}")
+    write(
+        "checkpoint",
+        {
+            "what": f"ResNet-50 on {torch.get_num_threads()} threads, one checkpoint in {SECONDS} s against none",
+            "checkpoint_bytes": size,
+            "step_is_held_seconds": spread(stalls),
+            "images_per_second": {name: spread(values) for name, values in speeds.items()},
+            "ratio": spread(ratios),
+        },
+    )
