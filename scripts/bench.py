@@ -21,7 +21,7 @@ BENCHMARKS = {
     "optimizer": ("optimizer", 60),
     "data": ("data", 7),
     "index": ("index", 3),
-    "checkpoint": ("saving", 3),
+    "checkpoint": ("saving", 5),
 }
 
 

@@ -157,12 +157,12 @@ def data_table() -> str:
     ]
     files = figures["files"]
     n = next(iter(figures["ratios"].values()))["n"]
-    about = (
+    about = [
         f"n = {n}; {files['images']:,} files of {files['pixels']} pixels, quality {files['jpeg_quality']}, "
-        f"{files['mean_bytes'] / 1000:.0f} kB on average ({files['content']}); two processes decode; "
-        + measured_on(figures)
-    )
-    return "\n".join([*lines, "", about])
+        f"{files['mean_bytes'] / 1000:.0f} kB on average",
+        f"({files['content']}); two processes decode; {measured_on(figures)}",
+    ]
+    return "\n".join([*lines, "", *about])
 
 
 def measured_on(figures: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-RECORDS = sorted((ROOT / "results" / "fractals").glob("*/result.json"))
+RECORDS = sorted((ROOT / "results" / "fractals" / "rows").glob("*/result.json"))
 
 
 def test_ci_runs_the_test_command_of_the_readme():
@@ -37,9 +37,9 @@ def test_a_record_is_whole_and_its_figures_agree(path):
 def test_all_four_presets_and_the_ablation_are_there():
     names = {p.parent.name for p in RECORDS}
     assert names >= {
-        "fractals-resnet8-256-sgd-seed0",
-        "fractals-resnet8-8k-lars-seed0",
-        "fractals-resnet8-16k-lars-seed0",
-        "fractals-resnet8-32k-lars-seed0",
-        "fractals-resnet8-32k-sgd-seed0",
+        "256-sgd-seed0",
+        "8k-lars-seed0",
+        "16k-lars-seed0",
+        "32k-lars-seed0",
+        "32k-sgd-seed0",
     }

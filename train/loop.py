@@ -177,6 +177,8 @@ class Training:
             self._leave()
         if said := self.remark(epoch, scores.top1):
             self.log.say(said)
+        for line in self.loader.remarks(0.0):
+            self.log.say(line)
         position.rows = epoch
         position.last_top1 = scores.top1
         is_best, position.best_top1 = scores.top1 > position.best_top1, max(position.best_top1, scores.top1)
