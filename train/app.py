@@ -88,34 +88,39 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if run:
         print(f"{config.name}\n{banner(config, plan, data, state)}\n  {'folder':<10}{run.folder}", flush=True)
-    training = connect(config, plan, data, world, stop, run, state)
-    if run:
-        run.mark(None)
-    stop.defer()
     try:
-        while True:
-            try:
-                training.run(config.max_steps)
-                break
-            except Diverged as diverged:
-                if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
-                    raise
-                good = world.on_chief(lambda: last_good(training))
-                if good is None:
-                    raise
-                training.go_back(good, diverged, LOWER)
+        training = connect(config, plan, data, world, stop, run, state)
+        try:
+            if run:
+                run.mark(None)
+            stop.defer()
+            fit(training, config)
+        finally:
+            training.log.close()
+            training.loader.close()
     except (Stopped, Diverged) as ended:
         ended.is_said_elsewhere = not world.is_chief
         if run:
             run.mark(ended)
         raise
-    finally:
-        training.log.close()
-        training.loader.close()
     if run and training.position.step >= plan.steps:
         finish(run, training, plan, data, command)
     elif run:
         print(f"stopped at max_steps={config.max_steps}: {run.folder} is unfinished and can go on")
+
+
+def fit(training: Training, config: Config) -> None:
+    """Train to the end, or ``max_steps``; from where it diverges once more, if it may, with a lower learning rate."""
+    while True:
+        try:
+            return training.run(config.max_steps)
+        except Diverged as diverged:
+            if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
+                raise
+            good = training.world.on_chief(lambda: last_good(training))
+            if good is None:
+                raise
+            training.go_back(good, diverged, LOWER)
 
 
 def last_good(training: Training) -> dict[str, Any] | None:

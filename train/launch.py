@@ -52,6 +52,8 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
         return next((code for code in codes if code > 0), 1)
     except SignalException:
+        if (run_folder / "result.json").exists():
+            return 0
         # without a log, training had not begun
         if (run_folder / "stopped").exists() or not (run_folder / "log.jsonl").exists():
             return Stopped.exit_code
