@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from train.data.fractals import FINGERPRINTS  # noqa: E402
 
 RECORDS = ROOT / "results" / "fractals"
+IMAGENET = ROOT / "results" / "imagenet"
 BENCHMARKS = ROOT / "results" / "benchmarks"
 
 PRESETS = ("256", "8k", "16k", "32k")
@@ -92,6 +93,12 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
+def on_imagenet(preset: str, optimizer: str) -> str:
+    """Top-1 of the records that ``scripts/add_record.py`` has filed."""
+    found = [json.loads(p.read_text()) for p in sorted(IMAGENET.glob(f"{preset}-{optimizer}-seed*/result.json"))]
+    return f"**{spread([r['last_top1'] for r in found])}** ({len(found)})" if found else "not run yet"
+
+
 def table(rows: list[Record]) -> str:
     lines = [
         "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
@@ -107,7 +114,7 @@ def table(rows: list[Record]) -> str:
             lr = f"0.2 ({lr} on fractals)"
         lines.append(
             f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
-            f"| {published} | not run yet | {r.config.batch.total:,} "
+            f"| {published} | {on_imagenet(r.preset, r.optimizer)} | {r.config.batch.total:,} "
             f"| **{spread([s.result['last_top1'] for s in seeds])}** "
             f"| {spread([s.result['best_top1'] for s in seeds])} | {len(seeds)} |"
         )

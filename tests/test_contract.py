@@ -58,7 +58,7 @@ def test_result_says_what_ran_where(run: Path):
 def test_tensorboard_has_every_curve_over_images_seen(run: Path):
     board = EventAccumulator(str(run / "tb")).Reload()
     assert set(board.Tags()["scalars"]) >= {
-        "train/loss", "train/lr", "epoch", "images_per_second",
+        "train/loss", "train/lr", "epoch", "images_per_second", "data/waiting_share",
         "validation/top1", "validation/top5", "validation/loss",
     }  # fmt: skip
     assert [e.step for e in board.Scalars("validation/top1")] == [512, 1024]

@@ -28,7 +28,7 @@ from tests.test_resume import assert_same_run, rows
 from train import app as application
 from train import checkpoint, config, loop
 from train.bands import Bands
-from train.errors import Diverged, UserError
+from train.errors import Diverged, Stopped, UserError
 from train.signals import StopRequest
 from train.watch import Watch
 from train.world import World
@@ -68,6 +68,47 @@ def test_a_process_that_waits_in_vain_says_for_what(tmp_path: Path):
     assert process.returncode == 2
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "of 2 lost the others while" in line and "start the same command again" in line and "Traceback" not in said
+
+
+def test_a_second_interrupt_leaves_at_once_and_the_last_checkpoint_is_intact(tmp_path: Path):
+    # a micro-batch of some seconds
+    arguments = [*SMALL, "model=resnet50", "data.size=64", "batch.micro=128", "epochs=3", "name=run"]
+    process = subprocess.Popen([sys.executable, str(MAIN), *arguments, "checkpoint.every_minutes=0"], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    while not checkpoint.newest_first(tmp_path / "runs/run/checkpoints"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 75 and "leaving at once; the last checkpoint is intact" in said
+    assert checkpoint.load_newest(tmp_path / "runs/run/checkpoints")[1] == []
+
+
+class AskedAt(StopRequest):
+    """Asked to stop at one look at it, and remembering that."""
+
+    def __init__(self, look: int) -> None:
+        super().__init__()
+        self.looks, self.look = 0, look
+
+    def received(self) -> bool:
+        self.looks += 1
+        return self.looks >= self.look
+
+
+def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_path: Path):
+    whole = in_process(tmp_path / "whole", "epochs=2")
+    application.train(whole, World(), StopRequest(), "test")
+    stopped = in_process(tmp_path / "stopped", "epochs=2")
+    # 4 steps of 4 micro-batches, and a look at each; then the first of the evaluation
+    with pytest.raises(Stopped, match="stopped after step 4"):
+        application.train(stopped, World(), AskedAt(17), "test")
+    assert rows(tmp_path / "stopped/run") == [] and (tmp_path / "stopped/run/stopped").exists()
+    application.train(stopped, World(), StopRequest(), "test")
+    assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 
 STUBS = {
@@ -188,9 +229,7 @@ def in_process(tmp_path: Path, *overrides: str) -> config.Config:
 
     config.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        chosen = composed(*SMALL, "epochs=3", "name=run", f"runs_dir={tmp_path}", *overrides)
-    chosen.optimizer.name = "sgd"
-    return chosen
+        return composed(*SMALL, "epochs=3", "name=run", f"runs_dir={tmp_path}", *overrides)
 
 
 def test_a_restart_goes_back_with_half_the_lr_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):

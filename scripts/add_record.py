@@ -1,0 +1,93 @@
+"""File a finished ImageNet run as a record, if it is one of the presets as they are and nothing is missing.
+
+Usage: python scripts/add_record.py RUN_FOLDER
+
+Checks that the run's configuration equals the preset's, the data are ILSVRC-2012 by their counts, every epoch was
+evaluated, and commit, versions, hardware and seed are known; copies configuration, log and result to
+``results/imagenet/<preset>-<optimizer>-seed<seed>``. ``python scripts/report.py`` then shows it in the table.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train import command_line, config  # noqa: E402
+from train.data import ILSVRC_2012  # noqa: E402
+from train.errors import UserError  # noqa: E402
+from train.main import CONFIGS  # noqa: E402
+
+RECORDS = ROOT / "results" / "imagenet"
+FILES = ("config.yaml", "log.jsonl", "result.json")
+# what a record may differ in from its preset
+FREE = {*config.WITHOUT_EFFECT, "seed", "precision", "compile"}
+
+
+def check(run: Path) -> str:
+    """The record's name; raises UserError with all that is wrong with ``run``."""
+    missing = [name for name in FILES if not (run / name).is_file()]
+    if missing:
+        raise UserError(f"{run} lacks {', '.join(missing)}: give the folder of a finished run")
+    now: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+    result = json.loads((run / "result.json").read_text())
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    preset, optimizer = now["batch"]["preset"], now["optimizer"]["name"]
+    wrong = differences(config.flatten(now), preset, optimizer)
+    counts = tuple(result.get(key) for key in ("train_images", "val_images", "classes"))
+    if counts != ILSVRC_2012:
+        wrong.append(f"data: {counts} training images, validation images and classes, not {ILSVRC_2012}")
+    if [row["epoch"] for row in rows] != list(range(1, now["epochs"] + 1)):
+        wrong.append(f"log.jsonl: {len(rows)} evaluations, not one after each of {now['epochs']} epochs")
+    elif (rows[-1]["val_top1"], max(row["val_top1"] for row in rows)) != (result["last_top1"], result["best_top1"]):
+        wrong.append("result.json and log.jsonl tell different top-1")
+    if not result.get("commit") or result["commit"].endswith("-dirty"):
+        wrong.append(f"commit: {result.get('commit')}, where only a clean checkout can be repeated")
+    wrong += [f"{key}: missing in result.json" for key in ("versions", "hardware", "command") if not result.get(key)]
+    others = {json.loads(p.read_text())["data_fingerprint"] for p in RECORDS.glob("*/result.json")}
+    if others and result["data_fingerprint"] not in others:
+        wrong.append("data: names or labels are not those of the records that are there")
+    if wrong:
+        raise UserError(f"{run} is no record of batch={preset}: " + "; ".join(wrong))
+    return f"{preset}-{optimizer}-seed{now['seed']}"
+
+
+def differences(now: dict[str, Any], preset: str, optimizer: str) -> list[str]:
+    """Where a run's values are not the preset's."""
+    config.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = [f"batch={preset}", f"optimizer={optimizer}", "data=imagenet"]
+        published = config.flatten(asdict(command_line.typed(compose("config", overrides=overrides))))
+    return [
+        f"{key}={now.get(key)}, not {published.get(key)}"
+        for key in sorted({*now, *published} - FREE)
+        if now.get(key) != published.get(key)
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN_FOLDER", type=Path)
+    run = parser.parse_args().run
+    try:
+        record = RECORDS / check(run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    record.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy(run / name, record / name)
+    print(f"filed as {record.relative_to(ROOT)}: run python scripts/report.py, and commit both")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

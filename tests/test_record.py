@@ -1,0 +1,83 @@
+"""Which finished runs become records of the ImageNet table, and which do not."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from scripts import add_record, report
+from tests.test_config import composed
+from train import config
+from train.data import ILSVRC_2012
+from train.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that a run of ``batch=8k`` on ImageNet would leave; its numbers are made up."""
+    from hydra import initialize_config_dir
+
+    from train.main import CONFIGS
+
+    config.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        settings = composed("batch=8k", "data.root=/somewhere", "seed=3", "nproc=8", "precision=bf16")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+    rows = [{"epoch": epoch, "val_top1": 0.8 * epoch} for epoch in range(1, 91)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    counts = dict(zip(("train_images", "val_images", "classes"), ILSVRC_2012, strict=True))
+    change(folder, last_top1=72.0, best_top1=72.0, commit="0" * 40, versions={"torch": "2"}, hardware={"cores": 1},
+           command="python train/main.py", data_fingerprint="f", **counts)  # fmt: skip
+    monkeypatch.setattr(add_record, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(add_record, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "IMAGENET", tmp_path / "results")
+    return folder
+
+
+def change(run: Path, **values: object) -> None:
+    path = run / "result.json"
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
+
+
+def test_a_whole_run_of_a_preset_is_filed_and_shown(run: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    assert report.on_imagenet("8k", "lars") == "not run yet"
+    monkeypatch.setattr(sys, "argv", ["add_record.py", str(run)])
+    assert add_record.main() == 0
+    assert "filed as results/8k-lars-seed3" in capsys.readouterr().out
+    assert report.on_imagenet("8k", "lars") == "**72.00** (1)"
+    assert report.on_imagenet("16k", "lars") == "not run yet"
+
+
+def another_value(run: Path, key: str, value: object) -> None:
+    settings = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(settings, key, value)
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(settings))
+
+
+def one_row_less(run: Path) -> None:
+    path = run / "log.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda run: (run / "result.json").unlink(), "lacks result.json: give the folder of a finished run"),
+        (lambda run: another_value(run, "optimizer.lr", 13.0), "is no record of batch=8k: optimizer.lr=13.0, not 12.8"),
+        (lambda run: another_value(run, "batch.micro", 128), "batch.micro=128, not 64"),
+        (lambda run: change(run, train_images=1_281_166), "not .1281167, 50000, 1000."),
+        (one_row_less, "89 evaluations, not one after each of 90 epochs"),
+        (lambda run: change(run, last_top1=75.0), "tell different top-1"),
+        (lambda run: change(run, commit="0123-dirty"), "commit: 0123-dirty, where only a clean checkout"),
+        (lambda run: change(run, hardware=None), "hardware: missing"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_the_reason(run: Path, harm, said):
+    harm(run)
+    with pytest.raises(UserError, match=said):
+        add_record.check(run)
