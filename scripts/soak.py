@@ -35,6 +35,7 @@ SMALL = [
     "precision=fp32", "epochs=5", "checkpoint.every_minutes=0", "name=run",
 ]  # fmt: skip
 TIMES = {"images_per_second", "seconds"}
+KILLS = 8  # of one run, before it is left to end
 PATIENCE = 180  # seconds that any run may take
 GRACE = 30  # seconds that torchrun gives a worker after SIGTERM
 
@@ -120,9 +121,9 @@ class Soak:
         while True:
             process = start(folder, folder / "cache", *SMALL)
             try:
-                process.wait(timeout=random.uniform(0.5, 9) if kills < 4 else PATIENCE)
+                process.wait(timeout=random.uniform(0.5, 9) if kills < KILLS else PATIENCE)
             except subprocess.TimeoutExpired:
-                if kills >= 4:
+                if kills >= KILLS:
                     raise Lost("hung") from None
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
@@ -163,7 +164,7 @@ class Soak:
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
             )
             try:
-                process.wait(timeout=random.uniform(0.3, 5) if kills < 4 else PATIENCE)
+                process.wait(timeout=random.uniform(0.3, 5) if kills < KILLS else PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
