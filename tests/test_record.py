@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from scripts import add_record, report
+from scripts import add_record
+from scripts.reporting import records, tables
 from tests.test_config import composed
 from train import config
 from train.data import ILSVRC_2012
@@ -35,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
            command="python train/main.py", data_fingerprint="f", **counts)  # fmt: skip
     monkeypatch.setattr(add_record, "RECORDS", tmp_path / "results")
     monkeypatch.setattr(add_record, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "IMAGENET", tmp_path / "results")
+    monkeypatch.setattr(records, "IMAGENET", tmp_path / "results")
     return folder
 
 
@@ -45,12 +46,12 @@ def change(run: Path, **values: object) -> None:
 
 
 def test_a_whole_run_of_a_preset_is_filed_and_shown(run: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    assert report.on_imagenet("8k", "lars") == "not run yet"
+    assert tables.imagenet("8k", "lars") == "not run yet"
     monkeypatch.setattr(sys, "argv", ["add_record.py", str(run)])
     assert add_record.main() == 0
     assert "filed as results/8k-lars-seed3" in capsys.readouterr().out
-    assert report.on_imagenet("8k", "lars") == "**72.00** (1)"
-    assert report.on_imagenet("16k", "lars") == "not run yet"
+    assert tables.imagenet("8k", "lars") == "**72.00** (1)"
+    assert tables.imagenet("16k", "lars") == "not run yet"
 
 
 def another_value(run: Path, key: str, value: object) -> None:

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from train.config import Config
 from train.errors import Stopped, UserError
+from train.signals import ASKING
 
 MAIN = Path(__file__).with_name("main.py")
 
@@ -50,7 +52,14 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
     except ChildFailedError as failed:
         # the first to fail tells why; a worker that the others pulled down has a negative code
         codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
-        return next((code for code in codes if code > 0), 1)
+        if said := [code for code in codes if code > 0]:
+            return said[0]
+        killer = signal.Signals(-codes[0])
+        print(
+            f"a worker was ended by {killer.name}: start the same command again, what was saved is intact",
+            file=sys.stderr,
+        )
+        return Stopped.exit_code if killer in ASKING else 1
     except SignalException:
         if (run_folder / "result.json").exists():
             return 0

@@ -1,0 +1,194 @@
+"""Every plot, in one style, drawn from a CSV file beside it and from nothing else."""
+
+import csv
+import io
+import itertools
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from scripts.reporting.records import OPTIMIZERS, PRESETS, ROOT, by_row, on_fractals, on_imagenet, published
+
+FOLDER = ROOT / "results" / "plots"
+
+# Okabe and Ito's palette, told apart also by the colour-blind
+COLOURS = {"256": "#000000", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "lars": "#0072B2", "sgd": "#D55E00"}
+NAMES = {"256": "256", "8192": "8k", "16384": "16k", "32768": "32k"}
+
+Rows = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """``<name>.csv`` and ``<name>.png``."""
+
+    name: str
+    data: Callable[[], list[dict[str, object]]]
+    draw: Callable[[Axes, Rows], None]
+
+    def as_csv(self) -> str:
+        """The file's text; nothing as long as there are no data."""
+        rows = self.data()
+        if not rows:
+            return ""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    def picture(self, path: Path, text: str) -> None:
+        figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
+        self.draw(axes, list(csv.DictReader(io.StringIO(text))))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.tight_layout()
+        figure.savefig(path, metadata={"Software": None})
+        plt.close(figure)
+
+
+def curves(key: str) -> list[dict[str, object]]:
+    """Mean, least and largest of ``key`` over the seeds, after every epoch of each row on fractals."""
+    found = []
+    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
+        for rows in zip(*(s.rows for s in seeds), strict=False):
+            values = [row[key] for row in rows]
+            found.append(
+                {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
+                 "seeds": len(seeds), "epoch": rows[0]["epoch"], "mean": round(statistics.mean(values), 4),
+                 "least": round(min(values), 4), "largest": round(max(values), 4)}
+            )  # fmt: skip
+    return found
+
+
+def draw_curves(axes: Axes, rows: Rows, label: str) -> None:
+    for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+        points = list(group)
+        epochs, mean, least, largest = (
+            [float(p[key]) for p in points] for key in ("epoch", "mean", "least", "largest")
+        )
+        style = "-" if (optimizer == "sgd") == (batch == "256") else "--"
+        name = f"{batch} ({int(points[0]['images']):,}), {optimizer.upper()}: {label.format(mean[-1])}"
+        axes.plot(epochs, mean, style, color=COLOURS[batch], label=name, linewidth=1.6)
+        axes.fill_between(epochs, least, largest, color=COLOURS[batch], alpha=0.15, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0)
+    axes.legend(title="batch= (images a step), optimizer: last epoch", fontsize=8, title_fontsize=8)
+
+
+def draw_top1(axes: Axes, rows: Rows) -> None:
+    draw_curves(axes, rows, "{:.1f} %")
+    axes.set_ylabel("validation top-1 (%)")
+    axes.set_ylim(0, 100)
+    axes.set_title("ResNet-8 on fractals, 64 classes (not ImageNet), batches divided by 8", fontsize=10)
+
+
+def draw_loss(axes: Axes, rows: Rows) -> None:
+    draw_curves(axes, rows, "{:.3f}")
+    axes.set_ylabel("training loss (nats)")
+    axes.set_yscale("log")
+    axes.set_title("ResNet-8 on fractals: mean training loss of each epoch", fontsize=10)
+
+
+def final() -> list[dict[str, object]]:
+    """Top-1 at the last epoch by batch, over seeds."""
+    found = []
+    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
+        ends = [s.last for s in seeds]
+        found.append(
+            {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
+             "seeds": len(ends), "mean": round(statistics.mean(ends), 4),
+             "deviation": round(statistics.stdev(ends), 4) if len(ends) > 1 else 0.0}
+        )  # fmt: skip
+    return found
+
+
+def draw_final(axes: Axes, rows: Rows) -> None:
+    for optimizer, marker in zip(OPTIMIZERS, "os", strict=True):
+        points = sorted((p for p in rows if p["optimizer"] == optimizer), key=lambda p: int(p["images"]))
+        x, mean, deviation = ([float(p[key]) for p in points] for key in ("images", "mean", "deviation"))
+        axes.errorbar(x, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({int(p["images"]) for p in rows})
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_xlabel("images a step (batch= divided by 8)")
+    axes.set_ylabel("validation top-1 at the last epoch (%)")
+    axes.set_title(
+        "ResNet-8 on fractals: mean and standard deviation over seeds; SGD's lr follows the batch", fontsize=10
+    )
+    axes.legend()
+
+
+def on_imagenet_curves() -> list[dict[str, object]]:
+    """The published curves, and ours where a record is."""
+    found: list[dict[str, object]] = [
+        {"batch": NAMES[row["batch"]], "who": "torchlars", "epoch": row["epoch"], "top1": row["top1"]}
+        for row in published("torchlars-figure.csv")
+    ]
+    for preset in PRESETS:
+        for optimizer in OPTIMIZERS:
+            for record in on_imagenet(preset, optimizer):
+                who = record.folder.name
+                found += [
+                    {"batch": preset, "who": who, "epoch": r["epoch"], "top1": r["val_top1"]} for r in record.rows
+                ]
+    return found
+
+
+def draw_imagenet(axes: Axes, rows: Rows) -> None:
+    for (batch, who), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["who"])):
+        points = list(group)
+        epochs, top1 = ([float(p[key]) for p in points] for key in ("epoch", "top1"))
+        theirs = who == "torchlars"
+        label = f"{batch}, {'published' if theirs else who}: {max(top1):.2f} %"
+        axes.plot(epochs, top1, color=COLOURS[batch], label=label, linewidth=1 if theirs else 1.8,
+                  alpha=0.45 if theirs else 1)  # fmt: skip
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation top-1 (%)")
+    axes.set_xlim(0, 90)
+    axes.set_ylim(0, 80)
+    ours = any(row["who"] != "torchlars" for row in rows)
+    axes.set_title(
+        "ResNet-50 on ImageNet: torchlars' published curves" + ("" if ours else "; ours: not run yet"), fontsize=10
+    )
+    axes.legend(title="batch, whose: best", fontsize=8, title_fontsize=8, loc="lower right")
+
+
+def rates() -> list[dict[str, object]]:
+    """Top-1 after 30 epochs by learning rate; of a run that diverged, none."""
+    return [
+        {"batch": r.preset, "optimizer": r.optimizer, "lr": float(r.config.optimizer.lr),
+         "top1": round(r.last, 4) if r.result else ""}
+        for r in sorted(on_fractals("lr"), key=lambda r: (r.preset, r.optimizer, float(r.config.optimizer.lr)))
+    ]  # fmt: skip
+
+
+def draw_rates(axes: Axes, rows: Rows) -> None:
+    for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+        points = list(group)
+        middle = float(points[len(points) // 2]["lr"])
+        x = [float(p["lr"]) / middle for p in points]
+        y = [float(p["top1"] or 0) for p in points]
+        style = "-" if batch == "256" else "--"
+        axes.plot(
+            x, y, style, marker="o", color=COLOURS[optimizer], label=f"{batch}, {optimizer.upper()}, 1 = {middle:g}"
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate, in units of the row's")
+    axes.set_ylabel("validation top-1 after 30 epochs (%), 0: diverged")
+    axes.set_ylim(0, 100)
+    axes.set_title("ResNet-8 on fractals: sensitivity to the learning rate, seed 0", fontsize=10)
+    axes.legend()
+
+
+PLOTS = [
+    Plot("fractals-top1", lambda: curves("val_top1"), draw_top1),
+    Plot("fractals-loss", lambda: curves("train_loss"), draw_loss),
+    Plot("fractals-final", final, draw_final),
+    Plot("fractals-lr", rates, draw_rates),
+    Plot("imagenet-top1", on_imagenet_curves, draw_imagenet),
+]

@@ -1,0 +1,103 @@
+"""The committed records: finished runs on fractals and on ImageNet, and what others published."""
+
+import csv
+import itertools
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from train.data.fractals import FINGERPRINTS
+
+ROOT = Path(__file__).parents[2]
+FRACTALS = ROOT / "results" / "fractals"
+IMAGENET = ROOT / "results" / "imagenet"
+BENCHMARKS = ROOT / "results" / "benchmarks"
+OTHERS = ROOT / "results" / "published"
+
+PRESETS = ("256", "8k", "16k", "32k")
+OPTIMIZERS = ("lars", "sgd")
+PUBLISHED_OPTIMIZER = {"256": "sgd", "8k": "lars", "16k": "lars", "32k": "lars"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One ended run: its composed configuration, its rows, and its result, None when it diverged."""
+
+    folder: Path
+    config: Any
+    rows: list[dict[str, float]]
+    result: dict[str, Any] | None
+
+    @property
+    def preset(self) -> str:
+        return str(self.config.batch.preset)
+
+    @property
+    def optimizer(self) -> str:
+        return str(self.config.optimizer.name)
+
+    @property
+    def is_published_row(self) -> bool:
+        return PUBLISHED_OPTIMIZER[self.preset] == self.optimizer
+
+    @property
+    def policy(self) -> str:
+        return "LARS + poly(2)" if self.optimizer == "lars" else "SGD, poly(2)"
+
+    @property
+    def last(self) -> float:
+        """Top-1 after the last epoch, in percent."""
+        assert self.result is not None
+        return float(self.result["last_top1"])
+
+    @property
+    def best(self) -> float:
+        assert self.result is not None
+        return float(self.result["best_top1"])
+
+
+def read(folder: Path) -> Record:
+    result = folder / "result.json"
+    return Record(
+        folder,
+        OmegaConf.load(folder / "config.yaml"),
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
+        json.loads(result.read_text()) if result.exists() else None,
+    )
+
+
+def on_fractals(experiment: str) -> list[Record]:
+    """The ended runs of ``experiment`` on the published pixels, presets in order and the published optimizer first."""
+    found = []
+    for path in sorted((FRACTALS / experiment).glob("*/config.yaml")):
+        record = read(path.parent)
+        if record.result and record.result["data_fingerprint"] not in FINGERPRINTS.values():
+            print(f"left out {record.folder.name}: its images are not those of the other records", file=sys.stderr)
+            continue
+        found.append(record)
+    return sorted(found, key=lambda r: (PRESETS.index(r.preset), not r.is_published_row, r.folder.name))
+
+
+def on_imagenet(preset: str, optimizer: str) -> list[Record]:
+    return [read(path.parent) for path in sorted(IMAGENET.glob(f"{preset}-{optimizer}-seed*/result.json"))]
+
+
+def by_row(records: list[Record]) -> list[list[Record]]:
+    """The seeds of each preset and optimizer together; ``records`` are in order."""
+    return [list(group) for _, group in itertools.groupby(records, key=lambda r: (r.preset, r.optimizer))]
+
+
+def published(name: str) -> list[dict[str, str]]:
+    with open(OTHERS / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean

@@ -1,0 +1,138 @@
+"""Every table of the READMEs, as Markdown, from records and benchmarks."""
+
+import json
+from typing import Any
+
+from scripts import experiments
+from scripts.reporting.records import (
+    BENCHMARKS,
+    OPTIMIZERS,
+    PRESETS,
+    PUBLISHED_OPTIMIZER,
+    Record,
+    by_row,
+    on_fractals,
+    on_imagenet,
+    published,
+    spread,
+)
+
+MISSING = "missing"
+
+
+def main_table() -> str:
+    """The published rows, with ours beside them, and SGD at the largest batch."""
+    top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
+    lines = [
+        "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
+        "| ours, fractals: batch | last epoch (reported) | best | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for seeds in by_row([r for r in on_fractals("rows") if r.is_published_row or r.preset == "32k"]):
+        r = seeds[0]
+        number = top1[str(r.config.batch.published)] if r.is_published_row else "-"
+        warmup = r.config.schedule.warmup_epochs
+        lr = f"{r.config.optimizer.lr:g}"
+        if r.is_published_row and r.preset == "256":
+            lr = f"0.2 ({lr} on fractals)"
+        lines.append(
+            f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
+            f"| {number} | {imagenet(r.preset, r.optimizer)} | {r.config.batch.total:,} "
+            f"| **{spread([s.last for s in seeds])}** | {spread([s.best for s in seeds])} | {len(seeds)} |"
+        )
+    return "\n".join(lines)
+
+
+def imagenet(preset: str, optimizer: str) -> str:
+    """Top-1 of the records that ``scripts/add_record.py`` has filed."""
+    found = on_imagenet(preset, optimizer)
+    return f"**{spread([r.last for r in found])}** ({len(found)})" if found else "not run yet"
+
+
+def imagenet_table() -> str:
+    lines = ["| `batch=` | optimizer | published top-1 % | ours, last epoch (seeds) |", "|---|---|---|---|"]
+    top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
+    for preset, batch in zip(PRESETS, ("256", "8192", "16384", "32768"), strict=True):
+        optimizer = PUBLISHED_OPTIMIZER[preset]
+        lines.append(f"| `{preset}` | {optimizer.upper()} | {top1[batch]} | {imagenet(preset, optimizer)} |")
+    return "\n".join(lines)
+
+
+def rows_table() -> str:
+    """(a) of scripts/experiments.py: presets and optimizers, over seeds."""
+    found = {(s[0].preset, s[0].optimizer): s for s in by_row(on_fractals("rows"))}
+    lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
+    for preset in PRESETS:
+        for optimizer in OPTIMIZERS:
+            seeds = found.get((preset, optimizer), [])
+            lines.append(f"| `{preset}` | {optimizer.upper()} | {figures(seeds, 3)} |")
+    return "\n".join(lines)
+
+
+def lr_table() -> str:
+    """(b): top-1 after 30 epochs by learning rate."""
+    found = {(r.preset, r.optimizer, float(r.config.optimizer.lr)): r for r in on_fractals("lr")}
+    lines = ["| `batch=` | optimizer | top-1 % after 30 epochs, by lr |", "|---|---|---|"]
+    for preset, optimizer in experiments.MIDDLE:
+        cells = []
+        for rate in experiments.learning_rates(preset, optimizer):
+            record = found.get((preset, optimizer, rate))
+            cells.append(f"{rate:g}: {MISSING if record is None else f'{record.last:.1f}' if record.result else '-'}")
+        lines.append(f"| `{preset}` | {optimizer.upper()} | {', '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def best_table() -> str:
+    """(c): each optimizer at its best learning rate of (b), fresh seeds."""
+    found = {s[0].optimizer: s for s in by_row(on_fractals("best"))}
+    lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
+    lines += [f"| `32k` | {name.upper()} | {figures(found.get(name, []), 3)} |" for name in OPTIMIZERS]
+    return "\n".join(lines)
+
+
+def figures(seeds: list[Record], wanted: int) -> str:
+    """lr, count, last and best of the runs of one row; how many diverged."""
+    if not seeds:
+        return f"- | 0 of {wanted} | {MISSING} | {MISSING}"
+    ended = [s for s in seeds if s.result]
+    count = f"{len(seeds)}" + (f", {len(seeds) - len(ended)} diverged" if len(ended) < len(seeds) else "")
+    lr = f"{seeds[0].config.optimizer.lr:g}"
+    if not ended:
+        return f"{lr} | {count} | - | -"
+    return f"{lr} | {count} | {spread([s.last for s in ended])} | {spread([s.best for s in ended])}"
+
+
+def optimizer_table() -> str:
+    """What a step of each optimizer costs, by ``scripts/bench.py optimizer``."""
+    measured = json.loads((BENCHMARKS / "optimizer.json").read_text())
+    lines = ["| optimizer | x SGD fused: median (min-max) | N | calls | host reads |", "|---|---|---|---|---|"]
+    for name, f in measured["optimizers"].items():
+        ratio = "{median:.2f} ({min:.2f}-{max:.2f})".format(**f["ratio_to_sgd_fused"])
+        costs = " | ".join("-" if f[key] is None else f"{f[key]:,g}" for key in ("passes", "calls", "host_reads"))
+        lines.append(f"| {name} | {ratio} | {costs} |")
+    return "\n".join([*lines, "", f"n = {measured['steps']}; {measured_on(measured)}"])
+
+
+def data_table() -> str:
+    """Images/s of the input pipelines, by ``scripts/bench.py data``."""
+    measured = json.loads((BENCHMARKS / "data.json").read_text())
+    lines = ["| pipeline | images/s for each process: median (min-max) |", "|---|---|"]
+    shown = "{median:,.0f} ({min:,.0f}-{max:,.0f})"
+    lines += [f"| {name} | {shown.format(**f)} |" for name, f in measured["images_per_second"].items()]
+    lines += ["", "| ratio within a round | median (min-max) |", "|---|---|"]
+    shown = "{median:.2f} ({min:.2f}-{max:.2f})"
+    lines += [f"| {name} | {shown.format(**f)} |" for name, f in measured["ratios"].items()]
+    files = measured["files"]
+    n = next(iter(measured["ratios"].values()))["n"]
+    about = [
+        f"n = {n}; {files['images']:,} files of {files['pixels']} pixels, quality {files['jpeg_quality']}, "
+        f"{files['mean_bytes'] / 1000:.0f} kB on average",
+        f"({files['content']}); two processes decode; {measured_on(measured)}",
+    ]
+    return "\n".join([*lines, "", *about])
+
+
+def measured_on(measured: dict[str, Any]) -> str:
+    hardware, versions = measured["hardware"], measured["versions"]
+    threads = f"{measured['threads']} thread{'s' if measured['threads'] > 1 else ''}"
+    return f"{hardware['cpu']}, {threads}, torch {versions['torch']}."
