@@ -144,7 +144,7 @@ def draw_imagenet(axes: Axes, rows: Rows) -> None:
         points = list(group)
         epochs, top1 = ([float(p[key]) for p in points] for key in ("epoch", "top1"))
         theirs = who == "torchlars"
-        label = f"{batch}, {'published' if theirs else who}: {max(top1):.2f} %"
+        label = f"{batch}, {'published' if theirs else who}: {max(top1):.1f} %"
         axes.plot(epochs, top1, color=COLOURS[batch], label=label, linewidth=1 if theirs else 1.8,
                   alpha=0.45 if theirs else 1)  # fmt: skip
     axes.set_xlabel("epoch")
