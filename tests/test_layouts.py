@@ -218,8 +218,13 @@ def test_the_index_is_made_once_and_again_when_the_data_change(tmp_path: Path, c
 
 def test_a_read_only_root_is_indexed_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     image_folder(tmp_path)
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and (mode != os.W_OK))
+
+    def read_only(folder: Path, make: Callable[[Path], None]) -> Path:
+        if tmp_path / FOLDER in folder.parents:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return made_once(folder, make)
+
+    monkeypatch.setattr("train.data.index.made_once", read_only)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert len(open_sources(tmp_path)[0]) == 24
     assert not (tmp_path / FOLDER).exists() and list((tmp_path / "cache").rglob("train.npy"))

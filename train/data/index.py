@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -92,17 +92,26 @@ def open_index(root: Path) -> tuple[Index, Index]:
     layout = recognise(root)
     key = _key(root, layout)
     at_home = user_cache() / "index" / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    for place in (root / FOLDER, at_home):
-        if (place / key).is_dir():
-            break
-    else:
-        place = root / FOLDER if os.access(root, os.W_OK) else at_home
-        made_once(place / key, lambda unfinished: _build(unfinished, root, layout))
-        for old in place.glob("????????????????"):
-            if old.name != key:
-                shutil.rmtree(old, ignore_errors=True)
-    train, val = (Index(place / key, root, split) for split in SPLITS)
+    places = [root / FOLDER, at_home]
+    folder = next((place / key for place in places if (place / key).is_dir()), None)
+    folder = folder or _made_in(places, key, lambda unfinished: _build(unfinished, root, layout))
+    train, val = (Index(folder, root, split) for split in SPLITS)
     return train, val
+
+
+def _made_in(places: list[Path], key: str, make: Callable[[Path], None]) -> Path:
+    """``key`` in the first of ``places`` that can be written, those of other keys removed."""
+    for place in places:
+        try:
+            made_once(place / key, make)
+            break
+        except OSError:
+            if place == places[-1]:
+                raise
+    for old in place.iterdir():
+        if old.is_dir() and not old.name.startswith(".") and old.name != key:
+            shutil.rmtree(old, ignore_errors=True)
+    return place / key
 
 
 def _key(root: Path, layout: Layout) -> str:
