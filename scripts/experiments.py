@@ -11,6 +11,7 @@ and started again, it goes on where it was. All of them take some eight hours on
 """
 
 import argparse
+import csv
 import json
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -104,7 +107,26 @@ def run(experiment: Experiment) -> int:
     for name in FILES:
         if (folder / name).exists():
             shutil.copy(folder / name, experiment.record / name)
+    if rows_of_layers := layers(folder / "tb"):
+        with open(experiment.record / "layers.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows_of_layers[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows_of_layers)
     return 0
+
+
+def layers(board: Path) -> list[dict[str, object]]:
+    """Trust ratio, weight norm and gradient norm of every layer whenever a LARS run logged them, by images seen."""
+    events = EventAccumulator(str(board), size_guidance={"scalars": 0})
+    events.Reload()
+    found: dict[tuple[int, str], dict[str, object]] = {}
+    for kind in ("trust_ratio", "weight_norm", "gradient_norm"):
+        for tag in (tag for tag in events.Tags()["scalars"] if tag.startswith(f"{kind}/")):
+            layer = tag.partition("/")[2]
+            for event in events.Scalars(tag):
+                row = found.setdefault((event.step, layer), {"images": event.step, "layer": layer})
+                row[kind] = f"{event.value:.6g}"
+    return list(found.values())
 
 
 def main() -> int:

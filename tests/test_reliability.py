@@ -72,7 +72,7 @@ def test_a_process_that_waits_in_vain_says_for_what(tmp_path: Path):
 
 def test_a_second_interrupt_leaves_at_once_and_the_last_checkpoint_is_intact(tmp_path: Path):
     # a micro-batch of some seconds
-    arguments = [*SMALL, "model=resnet50", "data.size=64", "batch.micro=128", "epochs=3", "name=run"]
+    arguments = [*SMALL, "model=resnet50", "data.size=128", "batch.micro=128", "epochs=3", "name=run"]
     process = subprocess.Popen([sys.executable, str(MAIN), *arguments, "checkpoint.every_minutes=0"], cwd=tmp_path,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     while not checkpoint.newest_first(tmp_path / "runs/run/checkpoints"):
@@ -417,7 +417,7 @@ def keys() -> list[str]:
         return sorted({*config.flatten(asdict(composed())), *config.flatten(asdict(composed("data.root=/x")))})
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(chosen=st.lists(st.tuples(st.sampled_from(keys()), st.sampled_from(NASTY)), min_size=1, max_size=2))
 def test_any_value_of_any_key_is_taken_or_told_in_one_line(chosen, capsys):
     from hydra.core.global_hydra import GlobalHydra

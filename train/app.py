@@ -298,9 +298,8 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
     return "\n".join(f"  {k:<10}{v}" for k, v in lines.items())
 
 
-def run(config: Config, command: str) -> None:
+def run(config: Config, command: str, stop: StopRequest) -> None:
     """Train or evaluate in this process, among those that torchrun started."""
-    stop = StopRequest()
     world = World.join(config.timeout_minutes)
     try:
         if config.evaluate:

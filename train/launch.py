@@ -69,5 +69,8 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
         return 1
     finally:
+        # what comes now comes too late to ask for anything
+        for number in ASKING:
+            signal.signal(number, signal.SIG_IGN)
         logging.disable(logging.NOTSET)
     return 0

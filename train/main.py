@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from train import command_line, config
 from train.errors import Ended, Stopped, UserError
+from train.signals import StopRequest
 
 # beside the package in a checkout, inside it in a wheel
 CONFIGS = next(p for p in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if p.is_dir())
@@ -58,6 +59,7 @@ def _outcome(composed: DictConfig, overrides: list[str]) -> int:
 
 
 def start(settings: config.Config, overrides: list[str]) -> int:
+    stop = StopRequest()
     # torch takes seconds to import: only once the configuration holds
     import torch
 
@@ -75,7 +77,7 @@ def start(settings: config.Config, overrides: list[str]) -> int:
             return launch.launch(processes, overrides, Path(settings.runs_dir).expanduser() / settings.name)
     if settings.precision == "auto":
         settings.precision = app.native_precision(torch.device("cuda" if gpus else "cpu"))
-    app.run(settings, command_line.unspell(overrides))
+    app.run(settings, command_line.unspell(overrides), stop)
     return 0
 
 
