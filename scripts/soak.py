@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -103,10 +104,16 @@ class Soak:
 
     def __init__(self, base: Path) -> None:
         self.base, self.cache = base, base / "cache"
-        self.whole = whole_run(base / "whole", self.cache)
-        self.whole_of_two = whole_run(base / "whole2", self.cache, torchrun=["--nproc-per-node", "2"])
         self.number = 0
-        self.killed_at: list[int] = []
+
+    @cached_property
+    def whole(self) -> Path:
+        """A run that nothing happened to."""
+        return whole_run(self.base / "whole", self.cache)
+
+    @cached_property
+    def whole_of_two(self) -> Path:
+        return whole_run(self.base / "whole2", self.cache, torchrun=["--nproc-per-node", "2"])
 
     def fresh(self) -> Path:
         self.number += 1
@@ -146,7 +153,8 @@ class Soak:
     def archives(self) -> int:
         """Kills while an index is made and a pack is written."""
         folder = self.fresh()
-        source = next((self.base / "cache" / "lars-imagenet").glob("fractals-*x32px-v1"))
+        assert self.whole.exists()
+        source = next((self.cache / "lars-imagenet").glob("fractals-*x32px-v1"))
         root, out = folder / "root", folder / "out"
         root.mkdir()
         for split in ("train", "val"):

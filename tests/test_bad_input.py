@@ -9,6 +9,7 @@ from PIL import Image
 from tests.conftest import SMALL, App
 from train import app as application
 from train.errors import UserError
+from train.signals import StopRequest
 
 
 @pytest.mark.parametrize(
@@ -100,4 +101,4 @@ def test_out_of_gpu_memory_names_the_micro_batch(monkeypatch):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         settings = composed("batch=8k", "data=imagenet")
     with pytest.raises(UserError, match="batch.micro=64"):
-        application.run(settings, "")
+        application.run(settings, "", StopRequest())

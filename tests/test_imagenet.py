@@ -178,7 +178,7 @@ def test_training_images_are_pillows_to_one_of_255(settings, kind, crop):
         difference = np.abs(got.astype(int) - np.asarray(wanted).astype(int))
         worst = max(worst, difference.max())
         if kind == "large":
-            assert difference.mean() < 1.5
+            assert difference.mean() < 4
     assert is_plain == (kind not in ("CMYK", "PNG", "16 bits", "alpha"))
     # half the decoded size leaves out high frequencies, and rounds the rectangle to pixels of its own
     assert worst <= (1 if kind != "large" else 60)

@@ -381,7 +381,7 @@ def test_memory_is_flat_and_nothing_is_left_behind(tmp_path: Path):
     while len(sizes) < 6:
         assert process.poll() is None
         epochs = len(log.read_text().splitlines()) if log.exists() else 0
-        if epochs >= 30 + 15 * len(sizes):
+        if epochs >= 15 + 8 * len(sizes):
             sizes[epochs] = {pid: resident(pid) for pid in family(process.pid)}
         time.sleep(0.02)
     members = family(process.pid)
@@ -417,7 +417,7 @@ def keys() -> list[str]:
         return sorted({*config.flatten(asdict(composed())), *config.flatten(asdict(composed("data.root=/x")))})
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(chosen=st.lists(st.tuples(st.sampled_from(keys()), st.sampled_from(NASTY)), min_size=1, max_size=2))
 def test_any_value_of_any_key_is_taken_or_told_in_one_line(chosen, capsys):
     from hydra.core.global_hydra import GlobalHydra

@@ -124,5 +124,5 @@ def _jpeg(content: bytes, width: int, height: int, divisor: int) -> Pixels | Non
 def _scaled(box: augment.Box, across: float, down: float) -> augment.Box:
     if across == down == 1:
         return box
-    left, upper = int(box[0] * across), int(box[1] * down)
-    return left, upper, max(left + 1, int(box[2] * across)), max(upper + 1, int(box[3] * down))
+    left, upper = round(box[0] * across), round(box[1] * down)
+    return left, upper, max(left + 1, round(box[2] * across)), max(upper + 1, round(box[3] * down))
