@@ -15,16 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from train import command_line, config  # noqa: E402
+from train import config  # noqa: E402
 from train.data import ILSVRC_2012  # noqa: E402
-from train.errors import UserError  # noqa: E402
-from train.main import CONFIGS  # noqa: E402
+from train.errors import UserError, report  # noqa: E402
+from train.main import composed  # noqa: E402
 
 RECORDS = ROOT / "results" / "imagenet"
 FILES = ("config.yaml", "log.jsonl", "result.json")
@@ -62,10 +61,7 @@ def check(run: Path) -> str:
 
 def differences(now: dict[str, Any], preset: str, optimizer: str) -> list[str]:
     """Where a run's values are not the preset's."""
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = [f"batch={preset}", f"optimizer={optimizer}", "data=imagenet"]
-        published = config.flatten(asdict(command_line.typed(compose("config", overrides=overrides))))
+    published = config.flatten(asdict(composed(f"batch={preset}", f"optimizer={optimizer}", "data=imagenet")))
     return [
         f"{key}={now.get(key)}, not {published.get(key)}"
         for key in sorted({*now, *published} - FREE)
@@ -80,8 +76,7 @@ def main() -> int:
     try:
         record = RECORDS / check(run)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     record.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copy(run / name, record / name)

@@ -22,7 +22,7 @@ from train.data import ILSVRC_2012  # noqa: E402
 from train.data.decode import decode  # noqa: E402
 from train.data.sources import Source, open_sources  # noqa: E402
 from train.data.stream import worker_pool  # noqa: E402
-from train.errors import UserError  # noqa: E402
+from train.errors import UserError, report  # noqa: E402
 
 AT_ONCE = 256  # images that a worker takes
 
@@ -85,8 +85,7 @@ def main() -> int:
     try:
         train, val = open_sources(arguments.root.expanduser().absolute())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     print(describe(train, val), flush=True)
     if not arguments.decode:
         return 0

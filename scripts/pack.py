@@ -31,11 +31,12 @@ sys.path.insert(0, str(ROOT))
 
 from train.checkpoint import write_whole  # noqa: E402
 from train.data.decode import decode  # noqa: E402
+from train.data.index import stem  # noqa: E402
 from train.data.layouts import CLASS_NAMES, PACK  # noqa: E402
 from train.data.order import epoch_order  # noqa: E402
 from train.data.sources import Source, open_sources  # noqa: E402
 from train.data.stream import worker_pool  # noqa: E402
-from train.errors import UserError  # noqa: E402
+from train.errors import Stopped, UserError, report  # noqa: E402
 
 IN_A_SHARD = 2048
 SAMPLE = 64  # images from which the size is estimated
@@ -83,9 +84,8 @@ class Shard:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index, label in zip(self.indices, labels.tolist(), strict=True):
-                stem = os.fsdecode(self.source.index.names[index]).rpartition(".")[0] or f"{index:08d}"
-                # to WebDataset all after the first dot is the ending
-                key = f"{label:05d}/{stem}".replace(".", "_") if self.by_class else stem.replace(".", "_")
+                key = key_of(self.source.index.names[index]) or f"{index:08d}"
+                key = f"{label:05d}/{key}" if self.by_class else key
                 for ending, content in (("jpg", self.form.of(self.source, index)), ("cls", str(label).encode())):
                     member = tarfile.TarInfo(f"{key}.{ending}")
                     member.size = len(content)
@@ -94,10 +94,15 @@ class Shard:
         return len(self.indices)
 
 
+def key_of(name: bytes) -> str:
+    # to WebDataset all after the first dot is the ending
+    return os.fsdecode(stem(name)).replace(".", "_")
+
+
 def shards(sources: tuple[Source, Source], out: Path, form: Form) -> Iterator[Shard]:
     for source in sources:
         order = epoch_order(0, 0, len(source))
-        stems = {name.rpartition(b".")[0].replace(b".", b"_") for name in source.index.names.tolist()}
+        stems = {key_of(name) for name in source.index.names.tolist()}
         for number, start in enumerate(range(0, len(source), IN_A_SHARD)):
             path = out / f"{source.index.split}-{number:05d}.tar"
             indices = order[start : start + IN_A_SHARD].tolist()
@@ -171,14 +176,11 @@ def main() -> int:
         root, out = (path.expanduser().absolute() for path in (chosen.root, chosen.out))
         pack(root, out, Form(kind, 0 if kind == "original" else side, chosen.quality), chosen.workers)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     except OSError as error:
-        print(f"error: {error.filename or chosen.out}: {error.strerror}: what was packed is intact", file=sys.stderr)
-        return UserError.exit_code
+        return report(UserError(f"{error.filename or chosen.out}: {error.strerror}: what was packed is intact"))
     except KeyboardInterrupt:
-        print("stopped: start the same command again to go on", file=sys.stderr)
-        return 75
+        return report(Stopped("stopped: start the same command again to go on"))
     return 0
 
 

@@ -51,17 +51,23 @@ class Tally:
 
 
 class Lost(Exception):
-    """A run that did not come through."""
+    """A run that did not come through, and what it said."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def start(folder: Path, cache: Path, *arguments: str, torchrun: list[str] | None = None) -> subprocess.Popen:
-    command = [sys.executable, str(MAIN), *arguments]
-    if torchrun is not None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *torchrun, *command[1:]]
+    launcher = [] if torchrun is None else ["-m", "torch.distributed.run", "--standalone", *torchrun]
+    return program(folder, cache, *launcher, str(MAIN), *arguments)
+
+
+def program(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
+    """Python with ``arguments``, in a process group of its own."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -72,10 +78,27 @@ def finish(process: subprocess.Popen, expected: tuple[int, ...] = (0,)) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         raise Lost(f"still running after {PATIENCE} s") from None
     if process.returncode not in expected:
-        raise Lost(f"exit code {process.returncode}: {said.strip().splitlines()[-1] if said.strip() else ''}")
-    if "Traceback" in said and 0 in expected and process.returncode == 0:
-        raise Lost("a traceback")
+        raise Lost(f"exit code {process.returncode}", said)
+    if "Traceback" in said and process.returncode == 0:
+        raise Lost("a traceback", said)
     return said
+
+
+def killed_until_through(launched: Callable[[], subprocess.Popen], latest: float, check: Callable[[], None]) -> int:
+    """Start it again after each SIGKILL, none of them later than ``latest`` seconds; how many it took."""
+    for kills in range(KILLS):
+        process = launched()
+        try:
+            process.wait(timeout=random.uniform(0.3, latest))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            check()
+        else:
+            finish(process)
+            return kills
+    finish(launched())
+    return KILLS
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -124,22 +147,12 @@ class Soak:
     def sigkill(self) -> int:
         """Kills of one run at random instants, until it is through, data and index made on the way."""
         folder = self.fresh()
-        run, kills = folder / "runs" / "run", 0
-        while True:
-            process = start(folder, folder / "cache", *SMALL)
-            try:
-                process.wait(timeout=random.uniform(0.5, 9) if kills < KILLS else PATIENCE)
-            except subprocess.TimeoutExpired:
-                if kills >= KILLS:
-                    raise Lost("hung") from None
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                kills += 1
-                self._lost_no_more_than_a_step(run)
-                continue
-            finish(process)
-            compare(run, self.whole)
-            return kills
+        run = folder / "runs" / "run"
+        kills = killed_until_through(
+            lambda: start(folder, folder / "cache", *SMALL), 9, lambda: self._lost_no_more_than_a_step(run)
+        )
+        compare(run, self.whole)
+        return kills
 
     def _lost_no_more_than_a_step(self, run: Path) -> None:
         done = STEPS_AN_EPOCH * len(rows(run)) if run.exists() else 0
@@ -165,23 +178,14 @@ class Soak:
                     label = folder / "label"
                     label.write_text(str(int(path.parent.name)))
                     tar.add(label, f"{name}.cls")
-        command = [sys.executable, str(ROOT / "scripts" / "pack.py"), str(root), str(out), "--workers", "1"]
-        kills = 0
-        while True:
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            )
-            try:
-                process.wait(timeout=random.uniform(0.3, 5) if kills < KILLS else PATIENCE)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                kills += 1
-                continue
-            finish(process)
-            break
+
+        def pack(to: Path) -> subprocess.Popen:
+            arguments = (str(ROOT / "scripts" / "pack.py"), str(root), str(to), "--workers", "1")
+            return program(folder, self.cache, *arguments)
+
+        kills = killed_until_through(lambda: pack(out), 5, lambda: None)
         again = folder / "again"
-        subprocess.run([*command[:2], str(root), str(again), "--workers", "1"], check=True, capture_output=True)
+        finish(pack(again))
         for path in again.glob("*.tar"):
             if path.read_bytes() != (out / path.name).read_bytes():
                 raise Lost(f"another {path.name}")
@@ -225,9 +229,7 @@ class Soak:
             finish(process)
             return 0
         os.kill(random.choice(workers), signal.SIGKILL)
-        said, _ = process.communicate(timeout=PATIENCE)
-        if process.returncode:
-            raise Lost(f"exit code {process.returncode}: {said.strip().splitlines()[-1]}")
+        finish(process)
         compare(run, self.whole_of_two)
         return 1
 
@@ -298,7 +300,7 @@ def soak(minutes: float, base: Path) -> dict[str, Tally]:
                 tally.survived += count
             except (Lost, subprocess.TimeoutExpired, OSError) as error:
                 tally.injected += 1
-                tally.lost.append(str(error))
+                tally.lost.append(str(error).partition("\n")[0])
                 print(f"LOST: {name}: {error} (run{before + 1})", flush=True)
             else:
                 shutil.rmtree(base / f"run{before + 1}", ignore_errors=True)

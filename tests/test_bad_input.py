@@ -86,19 +86,12 @@ def test_a_checkpoint_of_another_model_is_refused(app: App, tmp_path: Path):
 
 
 def test_out_of_gpu_memory_names_the_micro_batch(monkeypatch):
-    from tests.test_config import composed
-    from train import config
-
-    config.register()
-    from hydra import initialize_config_dir
-
-    from train.main import CONFIGS
+    from train.main import composed
 
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(application, "train", exhausted)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = composed("batch=8k", "data=imagenet")
+    settings = composed("batch=8k", "data=imagenet")
     with pytest.raises(UserError, match="batch.micro=64"):
         application.run(settings, "", StopRequest())

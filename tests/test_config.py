@@ -3,27 +3,13 @@
 from dataclasses import asdict
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
 from train import command_line, config
 from train.errors import UserError
-from train.main import CONFIGS
+from train.main import CONFIGS, composed
 
 PRESETS = ("256", "8k", "16k", "32k")
-
-
-@pytest.fixture(autouse=True)
-def composer():
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        yield
-
-
-def composed(*overrides: str) -> config.Config:
-    spelled = command_line.spell(overrides, under_torchrun=False)
-    settings = command_line.typed(compose("config", overrides=spelled))
-    config.validate(settings)
-    return settings
 
 
 @pytest.mark.parametrize(
@@ -117,7 +103,9 @@ def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
 )
 def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, name):
     spelled = command_line.spell(overrides, under_torchrun=False)
-    assert command_line.default_name(composed(*overrides), spelled) == name
+    settings = composed(*overrides)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert command_line.default_name(settings, spelled) == name
 
 
 @pytest.mark.parametrize("count", range(1, 9))

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from tests.conftest import App
-from tests.test_config import composed
 from train import config
 from train.config import Plan
 from train.data import augment, open_data
 from train.data.decode import draw, training_image
 from train.errors import UserError
+from train.main import composed
 from train.step import MicroBatch
 from train.world import World
 
@@ -70,13 +70,7 @@ def test_real_sized_jpegs_train_at_224_below_half_of_ln_classes(app: App, root: 
 
 @pytest.fixture
 def settings(root: Path) -> config.ImageNetConfig:
-    from hydra import initialize_config_dir
-
-    from train.main import CONFIGS
-
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        data = composed(f"data.root={root}").data
+    data = composed(f"data.root={root}").data
     assert isinstance(data, config.ImageNetConfig)
     return data
 

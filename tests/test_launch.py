@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lars import LARS
-from tests.test_config import composed, composer  # noqa: F401
 from train.batchnorm import RunningStatistics
 from train.errors import UserError
 from train.launch import process_count
+from train.main import composed
 from train.model import resnet8
 from train.step import Arithmetic, train_step
 from train.world import World

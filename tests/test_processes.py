@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.conftest import MAIN, SMALL, App
-from tests.test_config import composed
 from train import config
 from train.batchnorm import RunningStatistics
 from train.data import loader, open_data
+from train.main import composed
 from train.step import Arithmetic, evaluate, train_step
 from train.world import World
 
@@ -27,19 +27,14 @@ STEPS = 5
 
 def build(rank: int, size: int, port: int, *overrides: str) -> tuple:
     """The app's own parts on one of ``size`` processes: world, data, plan, model and settings."""
-    from hydra import initialize_config_dir
-
     from train import app
-    from train.main import CONFIGS
 
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
         MASTER_ADDR="localhost", MASTER_PORT=str(port),
     )  # fmt: skip
     torch.set_num_threads(1)
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = composed(*SMALL, *overrides)
+    settings = composed(*SMALL, *overrides)
     world = World.join() if size > 1 else World()
     data = open_data(settings.data)
     plan = config.make_plan(settings, data.train_images, size)

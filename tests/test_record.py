@@ -10,22 +10,15 @@ from omegaconf import OmegaConf
 
 from scripts import add_record
 from scripts.reporting import records, tables
-from tests.test_config import composed
-from train import config
 from train.data import ILSVRC_2012
 from train.errors import UserError
+from train.main import composed
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that a run of ``batch=8k`` on ImageNet would leave; its numbers are made up."""
-    from hydra import initialize_config_dir
-
-    from train.main import CONFIGS
-
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = composed("batch=8k", "data.root=/somewhere", "seed=3", "nproc=8", "precision=bf16")
+    settings = composed("batch=8k", "data.root=/somewhere", "seed=3", "nproc=8", "precision=bf16")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))

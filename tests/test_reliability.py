@@ -22,13 +22,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scripts import soak
 from tests.conftest import MAIN, ROOT, SMALL, App
-from tests.test_config import composed
 from tests.test_layouts import content, image_folder
 from tests.test_resume import assert_same_run, rows
 from train import app as application
 from train import checkpoint, config, loop
 from train.bands import Bands
 from train.errors import Diverged, Stopped, UserError
+from train.main import composed
 from train.signals import StopRequest
 from train.watch import Watch
 from train.world import World
@@ -223,13 +223,7 @@ def poisoned(above: float, at: int):
 
 
 def in_process(tmp_path: Path, *overrides: str) -> config.Config:
-    from hydra import initialize_config_dir
-
-    from train.main import CONFIGS
-
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return composed(*SMALL, "epochs=3", "name=run", f"runs_dir={tmp_path}", *overrides)
+    return composed(*SMALL, "epochs=3", "name=run", f"runs_dir={tmp_path}", *overrides)
 
 
 def test_a_restart_goes_back_with_half_the_lr_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -408,13 +402,7 @@ NASTY = ["", "null", "-1", "0", "1e99", "nan", "inf", "-inf", "[]", "{}", "[1,2]
 def keys() -> list[str]:
     from dataclasses import asdict
 
-    from hydra import initialize_config_dir
-
-    from train.main import CONFIGS
-
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return sorted({*config.flatten(asdict(composed())), *config.flatten(asdict(composed("data.root=/x")))})
+    return sorted({*config.flatten(asdict(composed())), *config.flatten(asdict(composed("data.root=/x")))})
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -138,6 +138,7 @@ AT_LEAST_ZERO = {
     "schedule.warmup_epochs", "checkpoint.every_minutes", "data.workers", "data.shift", "seed",
     "log.layers_every_epochs",
 }  # fmt: skip
+ABOVE_ZERO = {"timeout_minutes"}
 BELOW_ONE = {"optimizer.momentum", "label_smoothing"}
 
 
@@ -205,7 +206,7 @@ def validate(config: Config) -> None:
             raise UserError(f"{said} must be at least 1")
         if key in AT_LEAST_ZERO and value < 0:
             raise UserError(f"{said} must not be negative")
-        if key == "timeout_minutes" and value <= 0:
+        if key in ABOVE_ZERO and value <= 0:
             raise UserError(f"{said} must be above 0")
         if key == "seed" and value >= 2**63:
             raise UserError(f"{said} must be below 2^63")

@@ -1,5 +1,7 @@
 """The ways a run ends before its last step, each with the exit code that tells a script what to do next."""
 
+import sys
+
 
 class Ended(Exception):
     """A run that ends early. ``str(error)`` is one line for the person who started it."""
@@ -28,3 +30,10 @@ class Stopped(Ended):
     """A signal came and everything is saved: the same command goes on (sysexits' EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+def report(ended: Ended) -> int:
+    """Say on stderr why it ended, unless another process does; the exit code."""
+    if not ended.is_said_elsewhere:
+        print(f"{'' if isinstance(ended, Stopped) else 'error: '}{ended}", file=sys.stderr, flush=True)
+    return ended.exit_code

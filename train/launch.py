@@ -46,7 +46,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
     settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
     if hasattr(settings, "signals_to_handle"):
         # older torch has no such option, and there SIGUSR1 ends the launcher
-        settings.signals_to_handle = "SIGTERM,SIGINT,SIGUSR1"
+        settings.signals_to_handle = ",".join(number.name for number in ASKING)
     try:
         torchrun.run(settings)
     except ChildFailedError as failed:

@@ -214,7 +214,7 @@ class Training:
         self.log.layers(images, "gradient_norm", names, self.optimizer.gradient_norms)
 
     def _check(self) -> None:
-        """Raise Diverged, on every rank, once a loss or a gradient was no number."""
+        """Raise Diverged, on every rank, once a loss or a gradient was not finite."""
         found = self._watch.read()
         if found is None:
             return

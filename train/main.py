@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from train import command_line, config
-from train.errors import Ended, Stopped, UserError
+from train.errors import Ended, Stopped, UserError, report
 from train.signals import StopRequest
 
 # beside the package in a checkout, inside it in a wheel
@@ -34,16 +34,16 @@ MENDABLE = {
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def job(composed: DictConfig) -> None:
+def job(chosen: DictConfig) -> None:
     """One composed configuration: run it here, or in as many processes as it takes."""
     # as written: an interpolation in one is the configuration's, not Hydra's own
     overrides = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
-    leave_with(_outcome(composed, overrides))
+    leave_with(_outcome(chosen, overrides))
 
 
-def _outcome(composed: DictConfig, overrides: list[str]) -> int:
+def _outcome(chosen: DictConfig, overrides: list[str]) -> int:
     try:
-        settings = command_line.typed(composed)
+        settings = command_line.typed(chosen)
         config.validate(settings)
         settings.name = settings.name or command_line.default_name(settings, overrides)
     except MISTAKES as error:
@@ -56,6 +56,16 @@ def _outcome(composed: DictConfig, overrides: list[str]) -> int:
         if error.errno not in MENDABLE:
             raise
         return report(UserError(f"{error.filename or settings.runs_dir}: {error.strerror}: what was saved is intact"))
+
+
+def composed(*overrides: str) -> config.Config:
+    """What a command line with these ``overrides`` would run, for other programs."""
+    config.register()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        spelled = command_line.spell(overrides, under_torchrun=False)
+        settings = command_line.typed(hydra.compose("config", overrides=spelled))
+    config.validate(settings)
+    return settings
 
 
 def start(settings: config.Config, overrides: list[str]) -> int:
@@ -88,12 +98,6 @@ def refuse(error: Exception) -> int:
         time.sleep(2)
         return UserError.exit_code
     return report(UserError(command_line.explain(error)))
-
-
-def report(ended: Ended) -> int:
-    if not ended.is_said_elsewhere:
-        print(f"{'' if isinstance(ended, Stopped) else 'error: '}{ended}", file=sys.stderr, flush=True)
-    return ended.exit_code
 
 
 def leave_with(code: int) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 
 from scripts.benchmarks.keep import spread, write
-from train import app, command_line, config
+from train import app, config
 from train.data import open_data
-from train.main import CONFIGS
+from train.main import composed
 from train.optimizer import make_optimizer
 from train.run import Run
 from train.signals import StopRequest
@@ -22,11 +21,9 @@ from train.world import World
 
 
 def settings(*overrides: str) -> config.Config:
-    config.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        composed = command_line.typed(compose("config", overrides=command_line.spell(overrides, False)))
-    composed.precision = app.native_precision(World().device)
-    return composed
+    chosen = composed(*overrides)
+    chosen.precision = app.native_precision(World().device)
+    return chosen
 
 
 def measure(rounds: int) -> None:

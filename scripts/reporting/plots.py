@@ -11,13 +11,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from scripts.reporting.records import OPTIMIZERS, PRESETS, ROOT, by_row, on_fractals, on_imagenet, published
+from scripts.experiments import OPTIMIZERS
+from scripts.reporting.records import PRESETS, ROOT, by_row, on_fractals, on_imagenet, published
 
 FOLDER = ROOT / "results" / "plots"
 
 # Okabe and Ito's palette, told apart also by the colour-blind
 COLOURS = {"256": "#000000", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "lars": "#0072B2", "sgd": "#D55E00"}
-NAMES = {"256": "256", "8192": "8k", "16384": "16k", "32768": "32k"}
+NAMES = {str(batch): preset for preset, batch in PRESETS.items()}
 
 Rows = list[dict[str, str]]
 

@@ -19,8 +19,7 @@ IMAGENET = ROOT / "results" / "imagenet"
 BENCHMARKS = ROOT / "results" / "benchmarks"
 OTHERS = ROOT / "results" / "published"
 
-PRESETS = ("256", "8k", "16k", "32k")
-OPTIMIZERS = ("lars", "sgd")
+PRESETS = {"256": 256, "8k": 8192, "16k": 16384, "32k": 32768}  # and their images a step, as published
 PUBLISHED_OPTIMIZER = {"256": "sgd", "8k": "lars", "16k": "lars", "32k": "lars"}
 
 
@@ -80,7 +79,7 @@ def on_fractals(experiment: str) -> list[Record]:
             print(f"left out {record.folder.name}: its images are not those of the other records", file=sys.stderr)
             continue
         found.append(record)
-    return sorted(found, key=lambda r: (PRESETS.index(r.preset), not r.is_published_row, r.folder.name))
+    return sorted(found, key=lambda r: (list(PRESETS).index(r.preset), not r.is_published_row, r.folder.name))
 
 
 def on_imagenet(preset: str, optimizer: str) -> list[Record]:

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from scripts import experiments
+from scripts.experiments import OPTIMIZERS
 from scripts.reporting.records import (
     BENCHMARKS,
-    OPTIMIZERS,
     PRESETS,
     PUBLISHED_OPTIMIZER,
     Record,
@@ -52,9 +52,9 @@ def imagenet(preset: str, optimizer: str) -> str:
 def imagenet_table() -> str:
     lines = ["| `batch=` | optimizer | published top-1 % | ours, last epoch (seeds) |", "|---|---|---|---|"]
     top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
-    for preset, batch in zip(PRESETS, ("256", "8192", "16384", "32768"), strict=True):
+    for preset, batch in PRESETS.items():
         optimizer = PUBLISHED_OPTIMIZER[preset]
-        lines.append(f"| `{preset}` | {optimizer.upper()} | {top1[batch]} | {imagenet(preset, optimizer)} |")
+        lines.append(f"| `{preset}` | {optimizer.upper()} | {top1[str(batch)]} | {imagenet(preset, optimizer)} |")
     return "\n".join(lines)
 
 

@@ -27,8 +27,12 @@ class Data:
     val_images: int
     fingerprint: str
     remark: str
-    is_ilsvrc: bool  # counts of images and classes are ILSVRC-2012's
     make_loader: Callable[[Plan, int, World], Loader]
+
+    @property
+    def is_ilsvrc(self) -> bool:
+        """Whether there are as many images and classes as in ILSVRC-2012."""
+        return (self.train_images, self.val_images, self.classes) == ILSVRC_2012
 
 
 def open_data(config: DataConfig) -> Data:
@@ -51,7 +55,7 @@ def open_data(config: DataConfig) -> Data:
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return StreamLoader(train, val, config, plan, seed, world)
 
-    return Data(counts[2], counts[0], counts[1], fingerprint, remark, counts == ILSVRC_2012, make_loader)
+    return Data(counts[2], counts[0], counts[1], fingerprint, remark, make_loader)
 
 
 def _open_fractals(config: FractalsConfig) -> Data:
@@ -66,4 +70,4 @@ def _open_fractals(config: FractalsConfig) -> Data:
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return MemoryLoader(splits[0], splits[1], config, plan, seed, world)
 
-    return Data(len(train.classes), len(train), len(val), fingerprint, remark, False, make_loader)
+    return Data(len(train.classes), len(train), len(val), fingerprint, remark, make_loader)

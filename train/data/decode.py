@@ -105,12 +105,9 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         return 0, 0
-    return (width, height) if colours in PLAIN and width * height <= _most_pixels() else (0, 0)
-
-
-def _most_pixels() -> float:
     # beyond it Pillow warns of a decompression bomb, and at twice that refuses
-    return Image.MAX_IMAGE_PIXELS or float("inf")
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    return (width, height) if colours in PLAIN and width * height <= limit else (0, 0)
 
 
 def _jpeg(content: bytes, width: int, height: int, divisor: int) -> Pixels | None:

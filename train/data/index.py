@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,19 +170,20 @@ def _sorted(parts: Sequence[Part], classes: list[str]) -> tuple[NDArray[np.void]
         rows["container"] = container
         at += len(part.names)
     names = np.array([os.fsencode(name) for part in parts for name in part.names], dtype=np.bytes_)
-    stems = np.array([_stem(name) for name in names.tolist()], dtype=np.bytes_)
+    stems = np.array([stem(name) for name in names.tolist()], dtype=np.bytes_)
     order = np.lexsort((names, stems, places["label"]))
     return places[order], names[order]
 
 
-def _stem(name: bytes) -> bytes:
-    return os.fsencode(PurePosixPath(os.fsdecode(name)).stem)
+def stem(name: bytes) -> bytes:
+    """A file's name without its ending."""
+    return os.path.splitext(name)[0]
 
 
 def _fingerprint(root: Path, places: NDArray[np.void], names: NDArray[np.bytes_]) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(places["label"]).tobytes())
     for name in names.tolist():
-        digest.update(_stem(name) + b"\n")
+        digest.update(stem(name) + b"\n")
     if not names.all():
         digest.update(np.ascontiguousarray(places["size"]).tobytes())
     # the same names, but other pixels

@@ -98,10 +98,10 @@ class Source:
     def name(self, index: int) -> str:
         """Where the image is, for people: its path, or the archive's and its name in there."""
         place = self.index.places[index]
-        container = self.index.root / self.index.containers[place["container"]]
+        container = self._containers[place["container"]]
         name = os.fsdecode(self.index.names[index])
         if self.index.access == "folder":
-            return str(container / name)
+            return os.path.join(container, name)
         where = f"row {place['size']} of row group {place['offset']}"
         return f"{name or where} in {container}"
 
