@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.conftest import MAIN, SMALL, App
+from tests.conftest import MAIN, ROOT, SMALL, App
 from train import config
 from train.batchnorm import RunningStatistics
 from train.data import loader, open_data
@@ -216,3 +216,34 @@ def test_nproc_starts_the_processes_by_itself_and_a_sweep_follows_job_after_job(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("x 2 processes") == done.stdout.count("finished: ") == 2
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2
+
+
+AFTER_LEAVING = """
+import os, torch
+from torch.nn.parallel import DistributedDataParallel
+from train.world import World
+
+def threads():
+    return [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+
+world = World.join()
+world.size = 2  # of which this is one: the votes of `agree` are reduced
+model = DistributedDataParallel(torch.nn.Linear(2, 2))
+model(torch.ones(1, 2)).sum().backward()
+world.agree(False)
+assert any("gloo" in name for name in threads())
+del model
+world.leave()
+assert not any("gloo" in name for name in threads()), threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
+def test_no_thread_of_the_process_group_outlives_it():
+    environment = {
+        **os.environ, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    command = [sys.executable, "-c", AFTER_LEAVING]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -64,6 +64,10 @@ class World:
         """
         if not under_torchrun():
             return cls()
+        # DDP imports this module, whose functions take the process group of that moment as a default and so keep it
+        # for good: one of its threads that drops a tensor while Python ends would abort the process
+        import torch.distributed.nn.functional
+
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
         if world.device.type == "cuda":
             torch.cuda.set_device(world.device)
@@ -79,6 +83,7 @@ class World:
         """Part from the other processes, all of which do so now."""
         if self._pending is not None:
             self._pending[0].wait()
+            self._pending = None
         if dist.is_initialized():
             dist.destroy_process_group()
 
