@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
 
 from train import command_line, config
 from train.errors import UserError
@@ -106,6 +107,12 @@ def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, n
     settings = composed(*overrides)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert command_line.default_name(settings, spelled) == name
+
+
+def test_options_may_follow_the_data_root():
+    spelled = command_line.spell(["batch=8k", "data.root=/x", "--cfg", "job"], under_torchrun=False)
+    parsed = get_args_parser().parse_args(spelled)
+    assert parsed.overrides == ["batch=8k", "data=imagenet", "data.root='/x'"] and parsed.cfg == "job"
 
 
 @pytest.mark.parametrize("count", range(1, 9))

@@ -52,7 +52,9 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
     given = [argument.partition("=")[0] for argument in flags.overrides]
     spelled = [_quote(argument) for argument in arguments]
     if "data.root" in given and "data" not in given:
-        spelled.append("data=imagenet")
+        # beside it: what stands behind the options is another list to the parser
+        at = next(i for i, argument in enumerate(arguments) if argument.startswith("data.root="))
+        spelled.insert(at, "data=imagenet")
     if flags.cfg and not flags.resolve and flags.cfg != "hydra":
         spelled.append("--resolve")
     return spelled
