@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -77,7 +78,7 @@ def draw_curves(axes: Axes, rows: Rows, label: str) -> None:
         axes.plot(epochs, mean, style, color=COLOURS[batch], label=name, linewidth=1.6)
         axes.fill_between(epochs, least, largest, color=COLOURS[batch], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_xlim(0)
+    axes.set_xlim(0, 90)
     axes.legend(title="batch= (images a step), optimizer: last epoch", fontsize=8, title_fontsize=8)
 
 
@@ -109,12 +110,17 @@ def final() -> list[dict[str, object]]:
 
 
 def draw_final(axes: Axes, rows: Rows) -> None:
-    for optimizer, marker in zip(OPTIMIZERS, "os", strict=True):
-        points = sorted((p for p in rows if p["optimizer"] == optimizer), key=lambda p: int(p["images"]))
-        x, mean, deviation = ([float(p[key]) for p in points] for key in ("images", "mean", "deviation"))
-        axes.errorbar(x, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3)
-    axes.set_xscale("log", base=2)
     ticks = sorted({int(p["images"]) for p in rows})
+    for optimizer, marker in zip(OPTIMIZERS, "os", strict=True):
+        points = {int(p["images"]): p for p in rows if p["optimizer"] == optimizer}
+        # no line over a batch that is still to come
+        mean, deviation = (
+            [float(points[t][key]) if t in points else nan for t in ticks] for key in ("mean", "deviation")
+        )
+        axes.errorbar(
+            ticks, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3
+        )
+    axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set_xlabel("images a step (batch= divided by 8)")
     axes.set_ylabel("validation top-1 at the last epoch (%)")
