@@ -291,25 +291,32 @@ def soak(minutes: float, base: Path) -> tuple[dict[str, Tally], int]:
     tallies = {name: Tally() for name in NAMES}
     soaking = Soak(base)
     until = time.monotonic() + 60 * minutes
-    while time.monotonic() < until:
-        for name, tally in tallies.items():
-            fault: Callable[[], int] = getattr(soaking, name)
-            before = soaking.number
-            try:
-                count = fault()
-                tally.injected += count
-                tally.survived += count
-            except (Lost, subprocess.TimeoutExpired, OSError) as error:
-                tally.injected += 1
-                tally.lost.append(str(error).partition("\n")[0])
-                print(f"LOST: {name}: {error} (run{before + 1})", flush=True)
-            else:
-                shutil.rmtree(base / f"run{before + 1}", ignore_errors=True)
-            if left := soaking.leavings():
-                tally.lost.append(f"left behind: {left}")
-                print(f"LEFT BEHIND: {name}: {left}", flush=True)
-        print({name: (tally.injected, tally.survived) for name, tally in tallies.items()}, flush=True)
+    try:
+        while time.monotonic() < until:
+            for name, tally in tallies.items():
+                _inject(soaking, name, tally)
+            print({name: (tally.injected, tally.survived) for name, tally in tallies.items()}, flush=True)
+    except KeyboardInterrupt:
+        for process in soaking.leavings():
+            os.kill(int(process.split()[0]), signal.SIGKILL)
     return tallies, len(set(os.listdir("/dev/shm")) - shm)
+
+
+def _inject(soaking: Soak, name: str, tally: Tally) -> None:
+    before = soaking.number
+    try:
+        count = getattr(soaking, name)()
+        tally.injected += count
+        tally.survived += count
+    except (Lost, subprocess.TimeoutExpired, OSError) as error:
+        tally.injected += 1
+        tally.lost.append(str(error).partition("\n")[0])
+        print(f"LOST: {name}: {error} (run{before + 1})", flush=True)
+    else:
+        shutil.rmtree(soaking.base / f"run{before + 1}", ignore_errors=True)
+    if left := soaking.leavings():
+        tally.lost.append(f"left behind: {left}")
+        print(f"LEFT BEHIND: {name}: {left}", flush=True)
 
 
 def report(tallies: dict[str, Tally], left: int, minutes: float) -> str:
@@ -329,7 +336,7 @@ def report(tallies: dict[str, Tally], left: int, minutes: float) -> str:
         f"Left in /dev/shm: {left} named semaphores of 32 bytes. A run that ends, or whose first process alone is",
         "killed, leaves none: Python's resource tracker removes them. These are of runs that were killed with it.",
         "",
-        f"`python scripts/soak.py --minutes {minutes:g}` on {datetime.date.today()}, commit {record.commit()};",
+        f"`python scripts/soak.py`, {minutes:.0f} minutes on {datetime.date.today()}, commit {record.commit()};",
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, Python {versions['python']},",
         f"torch {versions['torch']}, gloo.",
     ]
@@ -344,8 +351,9 @@ def main() -> int:
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
         tallies, left = soak(arguments.minutes, Path(folder))
-    text = report(tallies, left, arguments.minutes)
+    text = report(tallies, left, (time.monotonic() - began) / 60)
     print(text)
     if arguments.out:
         arguments.out.write_text(text)
