@@ -1,6 +1,7 @@
 """Measure this project against its yardsticks, interleaved, and keep the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
+       python scripts/bench.py peers        images/s and memory of whole programs: this app, timm's, torchvision's loop
        python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
        python scripts/bench.py index        the index of 1,281,167 images: time to make and to open it, memory
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
     "train": ("training", 7),
+    "peers": ("peers", 3),
     "optimizer": ("optimizer", 60),
     "data": ("data", 7),
     "index": ("index", 3),

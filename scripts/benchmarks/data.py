@@ -37,7 +37,7 @@ def measure(rounds: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         originals, packed = Path(folder) / "originals", Path(folder) / "packed"
-        size = make_files(originals)
+        size = make_files(originals, IMAGES)
         pack.pack(originals, packed, pack.Form("square", 256, 95), WORKERS)
         unpacked = Path(folder) / "unpacked"
         as_folder(packed, unpacked)
@@ -107,11 +107,11 @@ def photograph(generator: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def make_files(root: Path) -> float:
-    """IMAGES training files of two classes, and one validation file of each; their mean size in bytes."""
+def make_files(root: Path, images: int) -> float:
+    """``images`` training files of two classes, and one validation file of each; their mean size in bytes."""
     generator = np.random.default_rng(0)
     sizes = []
-    for split, count in (("train", IMAGES), ("val", 2)):
+    for split, count in (("train", images), ("val", 2)):
         for i in tqdm(range(count), desc=f"files, {split}", leave=False):
             path = root / split / f"class{i % 2}" / f"{split}{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
