@@ -2,8 +2,8 @@
 
 Usage: python scripts/layers.py [--steps N]
 
-The app's own parts on fractals (images of 32 pixels, batches of 4,096): the norms are those that LARS itself divides by,
-before each of the first N steps. Files config, norms and result under ``results/fractals/resnet50-layers``.
+The app's own parts on fractals (images of 32 pixels, batches of 4,096): the norms are those that LARS itself divides
+by, before each of the first N steps; the warm-up has 25. Files config, norms and result under ``results/fractals/resnet50-layers``.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ FOLDER = ROOT / "results" / "fractals" / "resnet50-layers"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=25)
     steps = parser.parse_args().steps
     world = World()
     settings = composed("batch=32k", "model=resnet50", f"precision={app.native_precision(world.device)}")
@@ -48,25 +49,20 @@ def main() -> int:
     lr = app.schedule_of(settings, plan)
     loader = data.make_loader(plan, settings.seed, world)
     names = {id(p): name for name, p in model.named_parameters()}
+    statistics = RunningStatistics(model, world)
     rows = []
     for step in range(steps):
         epoch, first = divmod(step, plan.steps_per_epoch)
         loss = train_step(
-            model, optimizer, (batch for batch, _ in zip(loader.train(epoch, first), range(plan.accumulation))),
-            plan.accumulation, RunningStatistics(model, world), world, app.arithmetic_of(settings, world),
-            lr=lr(step), smoothing=settings.label_smoothing,
+            model, optimizer, islice(loader.train(epoch, first), plan.accumulation), plan.accumulation, statistics,
+            world, app.arithmetic_of(settings, world), lr=lr(step), smoothing=settings.label_smoothing,
         )  # fmt: skip
         assert loss is not None
         print(f"step {step}: loss {loss.item():.4f}, lr {lr(step):.3g}, {time.time() - began:.0f} s", flush=True)
-        norms = zip(
-            optimizer.adapted_parameters,
-            optimizer.weight_norms.tolist(),
-            optimizer.gradient_norms.tolist(),
-            strict=True,
-        )
+        weights, gradients = optimizer.weight_norms.tolist(), optimizer.gradient_norms.tolist()
         rows += [
             {"step": step, "layer": names[id(p)], "weight_norm": f"{w:.6g}", "gradient_norm": f"{g:.6g}"}
-            for p, w, g in norms
+            for p, w, g in zip(optimizer.adapted_parameters, weights, gradients, strict=True)
         ]
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(FOLDER / "layers.csv", "w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Rebuild every table and plot from the records under ``results``.
+"""Rebuild every table, plot and TensorBoard file from the records under ``results``.
 
 Usage: python scripts/report.py [--check]      (--check writes nothing, and fails when that would change)
 
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.reporting import plots, tables  # noqa: E402
+from scripts.reporting import boards, plots, tables  # noqa: E402
 
 TABLES = {
     ("README.md", "table"): tables.main_table,
@@ -56,6 +56,12 @@ def main() -> int:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
                 plot.picture(path.with_suffix(".png"), text)
+    for path, content in boards.boards().items():
+        if not path.exists() or path.read_bytes() != content:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
     if check and stale:
         print(f"not what the records say: {', '.join(stale)}; run python scripts/report.py", file=sys.stderr)
         return 1

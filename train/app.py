@@ -16,7 +16,7 @@ from torch import nn
 
 from train import checkpoint, record
 from train.bands import Bands
-from train.config import Config, Plan, flatten, make_plan
+from train.config import WITHOUT_EFFECT, Config, Plan, flatten, make_plan
 from train.data import Data, open_data
 from train.errors import Diverged, Stopped, UserError
 from train.log import Log, Silence
@@ -152,8 +152,9 @@ def connect(
             images=position.step * plan.total,
             total_images=plan.steps * plan.total,
         )
-        if not state:
-            log.hyper_parameters(flatten(asdict(config)), banner(config, plan, data, None))
+        if not position.step:
+            plain = {key: value for key, value in flatten(asdict(config)).items() if key not in WITHOUT_EFFECT}
+            log.open_board(plain, banner(config, plan, data, None))
 
     training = Training(
         model=model,
@@ -170,6 +171,7 @@ def connect(
         layers_every_epochs=config.log.layers_every_epochs,
         stop=stop.received,
         checkpoints=checkpoint.Writer(run.checkpoints, config.checkpoint.keep) if run else None,
+        class_names=data.class_names,
         about={"data_fingerprint": data.fingerprint, "config": asdict(config)},
         save_every_seconds=60 * config.checkpoint.every_minutes,
         remark=expectations(config, data),

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 from tqdm import tqdm
 
 from train.checkpoint import write_whole
+
+# TensorBoard's tag of each figure in a row of log.jsonl
+TAGS = {
+    "validation/top1": "val_top1",
+    "validation/top5": "val_top5",
+    "validation/loss": "val_loss",
+    "train/epoch_loss": "train_loss",
+    "epoch": "epoch",
+    "images_per_second": "images_per_second",
+}
+
+# the Custom Scalars page: what belongs together, and the tags on each chart
+LAYOUT = {
+    "accuracy": {
+        "top-1 (%)": ["Multiline", ["validation/top1"]],
+        "top-5 (%)": ["Multiline", ["validation/top5"]],
+        "validation loss (nats)": ["Multiline", ["validation/loss"]],
+    },
+    "optimisation": {
+        "training loss of each epoch (nats)": ["Multiline", ["train/epoch_loss"]],
+        "learning rate": ["Multiline", ["train/lr"]],
+        "trust ratio, first and last layer": ["Multiline", ["trust_ratio/(conv1|fc).weight"]],
+    },
+    "throughput": {
+        "images/s": ["Multiline", ["images_per_second"]],
+        "share of the time that steps waited for data": ["Multiline", ["data/waiting_share"]],
+    },
+}
+
+
+def board_opening(values: dict[str, Any], about: str) -> list[Summary]:
+    """What a run's board begins with: ``values`` for the HParams page, the layout, and ``about``, a text."""
+    # as settings of the run itself: SummaryWriter.add_hparams would make a second run of them
+    plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
+    return [*hparams(plain, {"validation/top1": 0.0}), custom_scalars(LAYOUT), text("run", about)]
 
 
 class Log:
@@ -26,7 +64,8 @@ class Log:
     def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
         self._rows_file = folder / "log.jsonl"
         self._folder = folder / "tb"
-        self._board = self._going_on(rows, images)
+        # a run from its beginning supersedes all that an attempt that saved nothing has left
+        self._board = self._going_on(rows, images + 1 if images else 0)
         self._progress = tqdm(
             total=total_images,
             initial=images,
@@ -38,15 +77,15 @@ class Log:
             dynamic_ncols=True,
         )
 
-    def _going_on(self, rows: int, images: int) -> SummaryWriter:
+    def _going_on(self, rows: int, superseded_from: int) -> SummaryWriter:
         kept = self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
         write_whole(self._rows_file, b"".join(kept))
-        return SummaryWriter(str(self._folder), purge_step=images + 1 if images else None)
+        return SummaryWriter(str(self._folder), purge_step=superseded_from)
 
     def rewind(self, rows: int, images: int) -> None:
         """The run goes on from an earlier point: what was logged since is superseded."""
         self._board.close()
-        self._board = self._going_on(rows, images)
+        self._board = self._going_on(rows, images + 1)
         self._progress.n = images
 
     def progress(self, images: int, **postfix: float) -> None:
@@ -68,15 +107,7 @@ class Log:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        tags = {
-            "validation/top1": "val_top1",
-            "validation/top5": "val_top5",
-            "validation/loss": "val_loss",
-            "train/epoch_loss": "train_loss",
-            "epoch": "epoch",
-            "images_per_second": "images_per_second",
-        }
-        self.scalars(row["images"], {tag: row[key] for tag, key in tags.items()})
+        self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items()})
         self._board.flush()
 
     def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
@@ -84,12 +115,24 @@ class Log:
         self._board.add_histogram(kind, values, images)
         self.scalars(images, {f"{kind}/{n}": v for n, v in zip(names, values.tolist(), strict=True)})
 
-    def hyper_parameters(self, values: dict[str, Any], text: str) -> None:
-        """Once a run: what was set, for TensorBoard's HParams page, and ``text`` on what ran."""
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
-        for summary in hparams(plain, {"validation/top1": 0.0}):
-            self._board.file_writer.add_summary(summary)  # type: ignore[union-attr, attr-defined]
-        self._board.add_text("run", text)
+    def open_board(self, values: dict[str, Any], about: str) -> None:
+        """Once a run: what was set, for TensorBoard's HParams page, the charts' layout, and ``about`` what ran."""
+        for summary in board_opening(values, about):
+            self._summary(summary)
+
+    def picture(self, images: int, tag: str, picture: Image.Image) -> None:
+        """A picture, on disk when this returns."""
+        file = io.BytesIO()
+        # a tenth of a PNG's size
+        picture.save(file, "JPEG", quality=85)
+        image = Summary.Image(
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=file.getvalue()
+        )
+        self._summary(Summary(value=[Summary.Value(tag=tag, image=image)]), images)
+        self._board.flush()
+
+    def _summary(self, summary: Summary, images: int = 0) -> None:
+        self._board.file_writer.add_summary(summary, images)  # type: ignore[union-attr, attr-defined]
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""
@@ -124,7 +167,10 @@ class Silence(Log):
     def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
         pass
 
-    def hyper_parameters(self, values: dict[str, Any], text: str) -> None:
+    def open_board(self, values: dict[str, Any], about: str) -> None:
+        pass
+
+    def picture(self, images: int, tag: str, picture: Image.Image) -> None:
         pass
 
     def say(self, line: str) -> None:

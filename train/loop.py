@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +20,7 @@ from train.config import Plan
 from train.data.loader import Loader
 from train.errors import Diverged, Stopped
 from train.log import Log
+from train.pictures import COUNT, Mistakes, captions, grid
 from train.step import Arithmetic, MicroBatch, evaluate, train_step
 from train.watch import Watch
 from train.world import World
@@ -57,6 +59,7 @@ class Training:
     layers_every_epochs: int
     stop: Callable[[], bool]
     checkpoints: Writer | None  # the chief's
+    class_names: list[str]
     about: dict[str, Any]  # what a checkpoint says of its run
     save_every_seconds: float
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
@@ -118,6 +121,7 @@ class Training:
         epoch, first = divmod(position.step, plan.steps_per_epoch)
         self.log.phase(f"epoch {epoch + 1}/{plan.epochs}")
         batches = Timed(self.loader.train(epoch, first))
+        stream = self._showing_the_first(batches) if position.step == 0 else batches
         entered = time.perf_counter()
         epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.arithmetic.device)
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
@@ -126,7 +130,7 @@ class Training:
             loss = train_step(
                 self.forward,
                 self.optimizer,
-                _take(batches, plan.accumulation),
+                _take(stream, plan.accumulation),
                 plan.accumulation,
                 statistics,
                 self.world,
@@ -157,6 +161,14 @@ class Training:
         for line in self.loader.remarks(waited):
             self.log.say(line)
 
+    def _showing_the_first(self, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        """``batches``, the first of which is pictured before the run's first step."""
+        first = next(batches)
+        picture = grid(self.loader.pixels(first[0][:COUNT]))
+        # under the images of that step: a run that goes back to its beginning supersedes it
+        self.log.picture(self.plan.total, "images/augmented", picture)
+        return chain([first], batches)
+
     def _report(self, loss: Tensor, step: int, waited: float) -> None:
         """Read the loss, which waits for the device; every rank does so after the same steps."""
         value, lr = loss.item(), self.lr(step)
@@ -171,7 +183,16 @@ class Training:
         self.log.phase(f"epoch {epoch}/{plan.epochs}, evaluating")
         self.world.doing = f"evaluating epoch {epoch}"
         began = time.perf_counter()
-        scores = evaluate(self.model, self.loader.validation(), self.world, self.arithmetic, self.stop)
+        # the last evaluation's mistakes are pictured; looking costs nothing that could change its scores
+        mistakes = Mistakes() if epoch == plan.epochs else None
+        scores = evaluate(
+            self.model,
+            self.loader.validation(),
+            self.world,
+            self.arithmetic,
+            self.stop,
+            mistakes.add if mistakes else None,
+        )
         position.seconds += time.perf_counter() - began
         if scores is None:
             self._leave()
@@ -179,6 +200,8 @@ class Training:
             self.log.say(said)
         for line in self.loader.remarks(0.0):
             self.log.say(line)
+        if mistakes:
+            self._show(mistakes.worst(self.world))
         position.rows = epoch
         position.last_top1 = scores.top1
         is_best, position.best_top1 = scores.top1 > position.best_top1, max(position.best_top1, scores.top1)
@@ -201,6 +224,11 @@ class Training:
             self.checkpoints.save(position.step, self.state(), best=True)
         if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
             self._report_layers()
+
+    def _show(self, mistakes: tuple[Tensor, ...]) -> None:
+        if len(mistakes[0]):
+            picture = grid(self.loader.pixels(mistakes[3]), captions(mistakes, self.class_names))
+            self.log.picture(self.position.step * self.plan.total, "images/mistakes", picture)
 
     def _report_layers(self) -> None:
         # a run resumed between an epoch's last step and its evaluation has not stepped yet

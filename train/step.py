@@ -89,11 +89,13 @@ def evaluate(
     world: World,
     arithmetic: Arithmetic,
     stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Scores | None:
     """Score ``model``, the bare module, on all ranks' ``batches``: sums first, one division at the end.
 
     Each rank gives its own share of the images; shares may differ in size and may be empty, but the number of
-    ``batches`` is the same on every rank. None when any rank's ``stop()`` is true.
+    ``batches`` is the same on every rank. None when any rank's ``stop()`` is true. ``watch`` is given images, labels
+    and logits of every batch.
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=arithmetic.device)  # correct, in top 5, loss, images
@@ -105,6 +107,8 @@ def evaluate(
         with arithmetic.autocast():
             logits = model(images)
         logits = logits.float()
+        if watch:
+            watch(images, labels, logits)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
         sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.as_tensor(len(labels), device=loss.device)])

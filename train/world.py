@@ -142,6 +142,13 @@ class World:
             dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
         return message[0]  # type: ignore[return-value]
 
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value``, in the order of ranks, on every rank; what tensors are in it lie on the CPU."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def agree(self, flag: bool) -> bool:
         """Whether any rank's ``flag`` was set at the call before this one: ask now, read one call later.
 

@@ -11,6 +11,7 @@ from scripts.reporting.records import (
     PUBLISHED_OPTIMIZER,
     Record,
     by_row,
+    main_rows,
     on_fractals,
     on_imagenet,
     published,
@@ -28,7 +29,7 @@ def main_table() -> str:
         "| ours, fractals: batch | last epoch (reported) | best | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for seeds in by_row([r for r in on_fractals("rows") if r.is_published_row or r.preset == "32k"]):
+    for seeds in main_rows():
         r = seeds[0]
         number = top1[str(r.config.batch.published)] if r.is_published_row else "-"
         warmup = r.config.schedule.warmup_epochs

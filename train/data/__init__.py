@@ -22,12 +22,16 @@ ILSVRC_2012 = (1_281_167, 50_000, 1_000)
 class Data:
     """An open data set: its counts, what identifies it, what a reader must know, how to load it."""
 
-    classes: int
+    class_names: list[str]
     train_images: int
     val_images: int
     fingerprint: str
     remark: str
     make_loader: Callable[[Plan, int, World], Loader]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
 
     @property
     def is_ilsvrc(self) -> bool:
@@ -55,7 +59,7 @@ def open_data(config: DataConfig) -> Data:
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return StreamLoader(train, val, config, plan, seed, world)
 
-    return Data(counts[2], counts[0], counts[1], fingerprint, remark, make_loader)
+    return Data(train.classes, counts[0], counts[1], fingerprint, remark, make_loader)
 
 
 def _open_fractals(config: FractalsConfig) -> Data:
@@ -70,4 +74,4 @@ def _open_fractals(config: FractalsConfig) -> Data:
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return MemoryLoader(splits[0], splits[1], config, plan, seed, world)
 
-    return Data(len(train.classes), len(train), len(val), fingerprint, remark, make_loader)
+    return Data(train.classes, len(train), len(val), fingerprint, remark, make_loader)

@@ -28,6 +28,9 @@ class Loader(Protocol):
     def validation(self) -> Iterator[MicroBatch]:
         """This rank's share of the validation images; every rank has as many batches, some empty."""
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """``images`` of a batch as uint8 N,H,W,C, to be looked at."""
+
     def remarks(self, waited: float) -> list[str]:
         """Lines about an epoch's images that a reader of the log should know.
 
@@ -53,6 +56,11 @@ class Normalise:
             images = torch.where(flip.view(-1, 1, 1, 1), images.flip(2), images)
         normalised = images.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)
         return normalised, labels.to(self._device, non_blocking=True)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Normalised N,C,H,W, on any device, as uint8 N,H,W,C again."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return (images * std + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:

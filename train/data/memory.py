@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from train.config import FractalsConfig, Plan
 from train.data import augment
@@ -44,6 +45,9 @@ class MemoryLoader:
     def validation(self) -> Iterator[MicroBatch]:
         for indices in shares(len(self._val_labels), self._world):
             yield self._normalise(self._val_images[indices], self._val_labels[indices])
+
+    def pixels(self, images: Tensor) -> Tensor:
+        return self._normalise.undo(images)
 
     def remarks(self, waited: float) -> list[str]:
         return []

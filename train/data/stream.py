@@ -74,6 +74,9 @@ class StreamLoader:
             self._said.update(remarks)
             yield self._normalise(images, labels, flip)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        return self._normalise.undo(images)
+
     def remarks(self, waited: float) -> list[str]:
         lines = []
         if waited > WAITED_TOO_LONG:
