@@ -3,7 +3,8 @@
 Usage: python scripts/layers.py [--steps N]
 
 The app's own parts on fractals (images of 32 pixels, batches of 4,096): the norms are those that LARS itself divides
-by, before each of the first N steps; the warm-up has 25. Files config, norms and result under ``results/fractals/resnet50-layers``.
+by, before each of the first N steps; the warm-up has 25. Files them, with configuration and result, under
+``results/fractals/resnet50-layers``.
 """
 
 import argparse

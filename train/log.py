@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, text
@@ -47,11 +49,22 @@ LAYOUT = {
 }
 
 
+# the HParams page shows these at once, and any other setting at a click
+COMPARED = {"batch.total", "epochs", "optimizer.lr", "optimizer.name", "seed"}
+
+
 def board_opening(values: dict[str, Any], about: str) -> list[Summary]:
     """What a run's board begins with: ``values`` for the HParams page, the layout, and ``about``, a text."""
-    # as settings of the run itself: SummaryWriter.add_hparams would make a second run of them
     plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
-    return [*hparams(plain, {"validation/top1": 0.0}), custom_scalars(LAYOUT), text("run", about)]
+    # as settings of the run itself: SummaryWriter.add_hparams would make a second run of them
+    settings = hparams(plain, {"validation/top1": 0.0})
+    for summary in settings:
+        plugin = summary.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in COMPARED
+        plugin.content = content.SerializeToString(deterministic=True)
+    return [*settings, custom_scalars(LAYOUT), text("run", about)]
 
 
 class Log:
@@ -64,8 +77,10 @@ class Log:
     def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
         self._rows_file = folder / "log.jsonl"
         self._folder = folder / "tb"
-        # a run from its beginning supersedes all that an attempt that saved nothing has left
-        self._board = self._going_on(rows, images + 1 if images else 0)
+        if not images:
+            # of an attempt that saved nothing
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._board = self._going_on(rows, images)
         self._progress = tqdm(
             total=total_images,
             initial=images,
@@ -77,15 +92,15 @@ class Log:
             dynamic_ncols=True,
         )
 
-    def _going_on(self, rows: int, superseded_from: int) -> SummaryWriter:
+    def _going_on(self, rows: int, images: int) -> SummaryWriter:
         kept = self._rows_file.read_bytes().splitlines(keepends=True)[:rows] if self._rows_file.exists() else []
         write_whole(self._rows_file, b"".join(kept))
-        return SummaryWriter(str(self._folder), purge_step=superseded_from)
+        return SummaryWriter(str(self._folder), purge_step=images + 1)
 
     def rewind(self, rows: int, images: int) -> None:
         """The run goes on from an earlier point: what was logged since is superseded."""
         self._board.close()
-        self._board = self._going_on(rows, images + 1)
+        self._board = self._going_on(rows, images)
         self._progress.n = images
 
     def progress(self, images: int, **postfix: float) -> None:

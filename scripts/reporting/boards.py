@@ -1,6 +1,5 @@
 """TensorBoard event files of committed records, the same bytes from the same records."""
 
-import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from scripts.reporting.records import ROOT, Record, main_rows
+from scripts.reporting.records import ROOT, Record, layers, main_rows
 from train.config import WITHOUT_EFFECT, flatten
 from train.log import TAGS, board_opening
 
@@ -37,32 +35,17 @@ def _events(record: Record) -> Iterator[Event]:
     values = flatten(OmegaConf.to_container(record.config))
     about = "rebuilt by `scripts/report.py` from `" + record.folder.relative_to(ROOT).as_posix() + "`"
     for summary in board_opening({k: v for k, v in values.items() if k not in WITHOUT_EFFECT}, about):
-        yield Event(summary=_ordered(summary))
+        yield Event(summary=summary)
     seconds = {}
     for row in record.rows:
         images = int(row["images"])
         seconds[images] = row["seconds"]
         for tag, key in {**TAGS, "train/lr": "lr"}.items():
             yield _scalar(tag, row[key], images, row["seconds"])
-    layers = record.folder / "layers.csv"
-    if layers.exists():
-        with open(layers, newline="") as rows:
-            for line in csv.DictReader(rows):
-                images = int(line["images"])
-                yield _scalar(f"trust_ratio/{line['layer']}", float(line["trust_ratio"]), images, seconds[images])
+    for layer in layers(record.folder):
+        images = int(layer["images"])
+        yield _scalar(f"trust_ratio/{layer['layer']}", float(layer["trust_ratio"]), images, seconds[images])
 
 
 def _scalar(tag: str, value: float, images: int, seconds: float) -> Event:
-    return Event(
-        step=images, wall_time=seconds, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-    )
-
-
-def _ordered(summary: Summary) -> Summary:
-    """``summary`` with the settings for HParams in the order of their names, and not in any."""
-    for value in summary.value:
-        plugin = value.metadata.plugin_data
-        if plugin.plugin_name == metadata.PLUGIN_NAME:
-            settings = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
-            plugin.content = settings.SerializeToString(deterministic=True)
-    return summary
+    return Event(step=images, wall_time=seconds, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))

@@ -101,6 +101,15 @@ def published(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def layers(folder: Path) -> list[dict[str, str]]:
+    """A record's norms and ratios of layers, in the order of the network; none where none were logged."""
+    path = folder / "layers.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def spread(values: list[float]) -> str:
     """Mean, and standard deviation where there are several."""
     mean = f"{statistics.mean(values):.2f}"
