@@ -259,11 +259,13 @@ def draw_norms(axes: Axes, rows: Rows) -> None:
                              label=f"{kind}, {when}")  # fmt: skip
     axes.set_yscale("log")
     parts = {name.split(".")[0]: i for i, name in reversed(list(enumerate(names)))}
-    axes.set_xticks([i for part, i in parts.items() if part != "bn1"], [part for part in parts if part != "bn1"])
+    del parts["bn1"]
+    axes.set_xticks(list(parts.values()), list(parts), ha="left")
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")
     axes.set_xlabel("parameters in the order of the network")
     axes.set_ylabel("norm of weights / norm of gradient")
     axes.set_title(
-        "ResNet-50 on fractals, 4,096 images a step: what LARS adapts to (zero shifts left out)", fontsize=10
+        "ResNet-50 on fractals, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
     )
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
