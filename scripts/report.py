@@ -18,6 +18,8 @@ TABLES = {
     ("README.md", "table"): tables.main_table,
     ("lars/README.md", "benchmark"): tables.optimizer_table,
     ("docs/data.md", "benchmark"): tables.data_table,
+    ("README.md", "plan"): tables.plan_table,
+    ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
     ("results/README.md", "rows"): tables.rows_table,
     ("results/README.md", "lr"): tables.lr_table,

@@ -7,18 +7,19 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from train import checkpoint, record
+from train import checkpoint, forecast, record
 from train.bands import Bands
-from train.config import WITHOUT_EFFECT, Config, Plan, flatten, make_plan
-from train.data import Data, open_data
+from train.config import WITHOUT_EFFECT, Config, FractalsConfig, ImageNetConfig, Plan, flatten, make_plan
+from train.data import Data, foreseen, open_data
 from train.errors import Diverged, Stopped, UserError
+from train.footprint import Footprint, footprint
 from train.log import Log, Silence
 from train.loop import Position, Training
 from train.model import MODELS
@@ -298,6 +299,45 @@ def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None)
     if state:
         lines["resumed"] = f"after step {state['position']['step']:,}"
     return "\n".join(f"  {k:<10}{v}" for k, v in lines.items())
+
+
+def planned_precision(config: Config) -> str:
+    """``auto`` is bf16 on the GPUs that are planned for, whatever this machine has."""
+    return "bf16" if config.precision == "auto" else config.precision
+
+
+def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
+    """Memory of one process in a step, and operations for an image, with the numbers of ``config``."""
+    assert isinstance(config.data, (FractalsConfig, ImageNetConfig))
+    return footprint(
+        config.model.name,
+        classes,
+        config.data.size,
+        config.optimizer,
+        micro=config.batch.micro,
+        accumulation=accumulation,
+        dtype=torch.bfloat16 if planned_precision(config) == "bf16" else torch.float32,
+    )
+
+
+def foresee(config: Config) -> str:
+    """What ``config`` would run, and what that would take; nothing is started or written and no GPU is asked."""
+    data = foreseen(config.data)
+    plan = forecast.first_plan(config, data.train_images)
+    memory = footprint_of(config, data.classes, plan.accumulation)
+    found = forecast.costs(config, data.train_images, data.val_images, memory)
+    sections = {
+        "lr": forecast.schedule_lines(plan, config.schedule.warmup_epochs, schedule_of(config, plan)),
+        "memory": [forecast.memory_line(memory, plan.micro)],
+        "traffic": [forecast.traffic_line(memory)],
+        "machine": [forecast.machine_line(config, memory)],
+        "time": forecast.table(config, data.train_images, found),
+    }
+    said = banner(replace(config, precision=planned_precision(config)), plan, data, None)
+    lines = [f"plan of {config.name}, nothing is started", said]
+    for name, section in sections.items():
+        lines += [f"  {name:<10}{section[0]}", *(f"{'':12}{line}" for line in section[1:])]
+    return "\n".join(lines)
 
 
 def run(config: Config, command: str, stop: StopRequest) -> None:

@@ -92,6 +92,27 @@ class CheckpointConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What ``plan.show=true`` needs: of the machines, in the units that the names end with."""
+
+    show: bool = MISSING
+    gpus: list[int] = MISSING
+    machine: str = MISSING
+    images_per_second: Optional[float] = MISSING  # noqa: UP045
+    published: float = MISSING
+    published_at: int = MISSING
+    published_gmacs: float = MISSING
+    fixed_ms: float = MISSING
+    gpus_per_machine: int = MISSING
+    machine_efficiency: float = MISSING
+    inside_gbs: float = MISSING
+    between_gbs: float = MISSING
+    inside_us: float = MISSING
+    between_us: float = MISSING
+    dollars_per_hour: Optional[float] = MISSING  # noqa: UP045
+
+
+@dataclass
 class Config:
     data: DataConfig = MISSING
     batch: BatchConfig = MISSING
@@ -112,6 +133,7 @@ class Config:
     timeout_minutes: float = MISSING
     log: LogConfig = MISSING
     checkpoint: CheckpointConfig = MISSING
+    plan: PlanConfig = MISSING
 
 
 # Keys that move a run in time or place and leave its result alone: another value may resume it.
@@ -119,6 +141,7 @@ WITHOUT_EFFECT = {
     "name", "runs_dir", "nproc", "max_steps", "evaluate", "on_divergence", "timeout_minutes", "data.root",
     "data.workers", "data.on_bad_image",
     "log.every_steps", "log.layers_every_epochs", "checkpoint.every_minutes", "checkpoint.keep",
+    *(f"plan.{field.name}" for field in dataclasses.fields(PlanConfig)),
 }  # fmt: skip
 
 ONE_OF = {
@@ -131,14 +154,17 @@ ONE_OF = {
 }
 AT_LEAST_ONE = {
     "batch.total", "batch.micro", "epochs", "nproc", "max_steps", "log.every_steps", "checkpoint.keep",
-    "data.classes", "data.train_per_class", "data.val_per_class",
+    "data.classes", "data.train_per_class", "data.val_per_class", "plan.published_at", "plan.gpus_per_machine",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "optimizer.lr", "optimizer.weight_decay", "optimizer.trust_coef", "optimizer.eps", "schedule.power",
     "schedule.warmup_epochs", "checkpoint.every_minutes", "data.workers", "data.shift", "seed",
-    "log.layers_every_epochs",
+    "log.layers_every_epochs", "plan.fixed_ms", "plan.inside_us", "plan.between_us", "plan.dollars_per_hour",
 }  # fmt: skip
-ABOVE_ZERO = {"timeout_minutes"}
+ABOVE_ZERO = {
+    "timeout_minutes", "plan.images_per_second", "plan.published", "plan.published_gmacs", "plan.inside_gbs",
+    "plan.between_gbs", "plan.machine_efficiency",
+}  # fmt: skip
 BELOW_ONE = {"optimizer.momentum", "label_smoothing"}
 
 
@@ -230,6 +256,10 @@ def validate(config: Config) -> None:
         raise UserError(
             f"data.size={config.data.size} must be at least 32 and at most data.resize={config.data.resize}"
         )
+    if not config.plan.gpus or min(config.plan.gpus) < 1:
+        raise UserError(f"plan.gpus={config.plan.gpus} must be counts of GPUs, each at least 1")
+    if config.plan.machine_efficiency > 1:
+        raise UserError(f"plan.machine_efficiency={config.plan.machine_efficiency} must be at most 1")
     if config.name is not None and (config.name in ("", ".", "..") or "/" in config.name or "\0" in config.name):
         raise UserError(f"name={config.name!r} must be usable as a folder's name: give one without '/'")
 

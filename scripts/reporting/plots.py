@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
+from scripts import plan
 from scripts.experiments import OPTIMIZERS
+from scripts.reporting import scaling
 from scripts.reporting.records import FRACTALS, PRESETS, ROOT, by_row, layers, on_fractals, on_imagenet, published, read
 
 FOLDER = ROOT / "results" / "plots"
@@ -270,6 +272,74 @@ def draw_norms(axes: Axes, rows: Rows) -> None:
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
 
+def hours_of_rows(*overrides: str) -> list[dict[str, object]]:
+    """Hours of each row on ImageNet by the number of GPUs that share its micro-batches."""
+    found: list[dict[str, object]] = []
+    for config, costs in plan.costs_of_rows("plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]", *overrides):
+        found += [
+            {"batch": config.batch.preset, "machine": config.plan.machine, "gpus": cost.gpus,
+             "hours": f"{cost.hours:.4g}", "dollars": "" if cost.dollars is None else f"{cost.dollars:.4g}"}
+            for cost in costs
+            if cost and cost.micro == config.batch.micro
+        ]  # fmt: skip
+    return found
+
+
+def draw_hours(axes: Axes, rows: Rows) -> None:
+    widths = dict(zip(PRESETS, (1.5, 2, 3.5, 6), strict=True))
+    series = [(key, list(g)) for key, g in itertools.groupby(rows, key=lambda r: (r["machine"], r["batch"]))]
+    # the longest first and widest, so that those upon it are seen
+    for (machine, batch), points in reversed(series):
+        gpus, hours = ([float(p[key]) for p in points] for key in ("gpus", "hours"))
+        style = "-" if machine == plan.MACHINES[0] else "--"
+        end = f"{batch}, {machine.upper()}: to {int(gpus[-1]):,} GPUs"
+        axes.plot(gpus, hours, style, color=COLOURS[batch], linewidth=widths[batch] / 2, label=end)
+        axes.plot(gpus[-1], hours[-1], "o", color=COLOURS[batch], markersize=5)
+    ticks = sorted({int(row["gpus"]) for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_yscale("log")
+    axes.set_yticks([1 / 60, 1 / 6, 1, 10], ["1 min", "10 min", "1 h", "10 h"])
+    axes.set_xlabel("GPUs, as many as share the recipe's micro-batches")
+    axes.set_ylabel("time to the end of 90 epochs")
+    axes.set_title("ResNet-50 on ImageNet: estimated, not run (docs/plan.md)", fontsize=10)
+    axes.legend(*(reversed(part) for part in axes.get_legend_handles_labels()), fontsize=8)
+
+
+def scaling_points() -> list[dict[str, object]]:
+    """images/s for each GPU, published and predicted."""
+    return [
+        {"who": p.who, "gpu": p.gpu, "precision": p.precision, "gpus": p.gpus, "images_per_gpu": p.images_per_gpu,
+         "is_base": int(p.is_base), "published": round(p.published), "predicted": round(p.predicted)}
+        for p in scaling.points()
+    ]  # fmt: skip
+
+
+def draw_scaling(axes: Axes, rows: Rows) -> None:
+    colours = itertools.cycle(["#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00"])
+    for key, group in itertools.groupby(rows, key=lambda r: (r["who"], r["gpu"], r["precision"])):
+        points, colour = list(group), next(colours)
+        gpus, published_rate, predicted = ([float(p[k]) for p in points] for k in ("gpus", "published", "predicted"))
+        name = f"{key[0].replace('NVIDIA DeepLearningExamples', 'NVIDIA DLE')}, {key[1]}, {key[2]}"
+        axes.plot(gpus, [a / n for a, n in zip(published_rate, gpus, strict=True)], "o", color=colour, label=name)
+        axes.plot(gpus, [a / n for a, n in zip(predicted, gpus, strict=True)], "_-", color=colour, linewidth=1,
+                  markersize=12)  # fmt: skip
+    axes.set_xscale("log", base=2)
+    ticks = [1, 8, 64, 512, 4096]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_yscale("log")
+    axes.set_yticks([100, 1000, 10000], ["100", "1,000", "10,000"])
+    axes.set_ylim(80, 25000)
+    axes.set_xlabel("GPUs (in MLPerf with ever fewer images for each, 408 to 16)")
+    axes.set_ylabel("images/s for each GPU")
+    axes.set_title("ResNet-50: published (points) and as the plan's model has it (lines)", fontsize=10)
+    axes.legend(fontsize=8, ncols=2, loc="upper right")
+
+
+def plan_plot(*overrides: str) -> Plot:
+    return Plot("plan", lambda: hours_of_rows(*overrides), draw_hours)
+
+
 PLOTS = [
     Plot("fractals-top1", lambda: curves("val_top1"), draw_top1),
     Plot("fractals-loss", lambda: curves("train_loss"), draw_loss),
@@ -278,4 +348,6 @@ PLOTS = [
     Plot("fractals-trust-ratios", ratios, draw_ratios, (8, 5.5)),
     Plot("resnet50-norms", norms, draw_norms, (8, 5.5)),
     Plot("imagenet-top1", on_imagenet_curves, draw_imagenet),
+    plan_plot(),
+    Plot("scaling", scaling_points, draw_scaling),
 ]

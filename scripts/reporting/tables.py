@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from scripts import experiments
+from scripts import experiments, plan
 from scripts.experiments import OPTIMIZERS
+from scripts.reporting import scaling
 from scripts.reporting.records import (
     BENCHMARKS,
     PRESETS,
@@ -17,6 +18,7 @@ from scripts.reporting.records import (
     published,
     spread,
 )
+from train import forecast
 
 MISSING = "missing"
 
@@ -131,6 +133,34 @@ def data_table() -> str:
         f"({files['content']}); two processes decode; {measured_on(measured)}",
     ]
     return "\n".join([*lines, "", *about])
+
+
+def plan_table() -> str:
+    """Estimated time and cost of the four rows on ImageNet, on one machine of each kind."""
+    machines = plan.MACHINES
+    names = [f"8 x {m.upper()}: images/s | time | $" for m in machines]
+    lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(machines)]
+    found = {(c.plan.machine, c.batch.preset): costs[0] for c, costs in plan.costs_of_rows("plan.gpus=[8]")}
+    for preset in PRESETS:
+        costs = [found[machine, preset] for machine in machines]
+        cells = [f"{c.images_per_second:,.0f} | {forecast.time_of(c)} | {forecast.dollars_of(c)}" for c in costs if c]
+        lines.append(f"| `{preset}` | {costs[0].micro if costs[0] else '-'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def scaling_table() -> str:
+    """Published images/s and the plan's model, which starts from some of them."""
+    lines = [
+        "| who | GPU, precision | GPUs | images a GPU | published images/s | predicted | off by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for p in scaling.points():
+        off = "starts from it" if p.is_base else f"{100 * p.error:+.0f} %"
+        lines.append(
+            f"| {p.who} | {p.gpu}, {p.precision} | {p.gpus:,} | {p.images_per_gpu} | {p.published:,.0f} "
+            f"| {p.predicted:,.0f} | {off} |"
+        )
+    return "\n".join(lines)
 
 
 def measured_on(measured: dict[str, Any]) -> str:

@@ -62,6 +62,25 @@ def open_data(config: DataConfig) -> Data:
     return Data(train.classes, counts[0], counts[1], fingerprint, remark, make_loader)
 
 
+def foreseen(config: DataConfig) -> Data:
+    """What ``open_data`` would find, without making fractals; ILSVRC-2012 where ``data.root`` is not given yet."""
+    if isinstance(config, FractalsConfig):
+        classes = config.classes
+        counts = (classes * config.train_per_class, classes * config.val_per_class, classes)
+        remark = f"{classes} classes of fractals made by formula: NOT ImageNet"
+    elif config.root is None:
+        counts = ILSVRC_2012
+        remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
+        remark += ": ILSVRC-2012's counts, as there is no data.root yet"
+    else:
+        return open_data(config)
+
+    def make_loader(plan: Plan, seed: int, world: World) -> Loader:
+        raise AssertionError("these images are only foreseen")
+
+    return Data(counts[2], counts[0], counts[1], "", remark, make_loader)
+
+
 def _open_fractals(config: FractalsConfig) -> Data:
     train, val = open_sources(fractals.provide(config))
     splits = [(fractals.decoded(source), source.labels(slice(None))) for source in (train, val)]
