@@ -16,7 +16,7 @@ from train.config import Config
 from train.cost import Cost
 from train.data import ILSVRC_2012
 from train.footprint import Footprint
-from train.main import composed
+from train.main import MISTAKES, composed, refuse
 
 ROWS = ("256", "8k", "16k", "32k")
 MACHINES = ("a100", "h100")
@@ -55,8 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw hours against GPUs into this PNG, its figures beside it")
     arguments, overrides = parser.parse_known_args()
-    print(markdown(*overrides))
+    try:
+        print(markdown(*overrides))
+    except MISTAKES as error:
+        sys.exit(refuse(error))
     if arguments.plot:
+        # plots take their rows from here
         from scripts.reporting import plots
 
         plot = plots.plan_plot(*overrides)

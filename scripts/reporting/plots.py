@@ -286,14 +286,13 @@ def hours_of_rows(*overrides: str) -> list[dict[str, object]]:
 
 
 def draw_hours(axes: Axes, rows: Rows) -> None:
-    widths = dict(zip(PRESETS, (1.5, 2, 3.5, 6), strict=True))
     series = [(key, list(g)) for key, g in itertools.groupby(rows, key=lambda r: (r["machine"], r["batch"]))]
-    # the longest first and widest, so that those upon it are seen
+    # the longest first: rows take the same time, so that each covers the next one until it ends
     for (machine, batch), points in reversed(series):
         gpus, hours = ([float(p[key]) for p in points] for key in ("gpus", "hours"))
         style = "-" if machine == plan.MACHINES[0] else "--"
         end = f"{batch}, {machine.upper()}: to {int(gpus[-1]):,} GPUs"
-        axes.plot(gpus, hours, style, color=COLOURS[batch], linewidth=widths[batch] / 2, label=end)
+        axes.plot(gpus, hours, style, color=COLOURS[batch], linewidth=1.8, label=end)
         axes.plot(gpus[-1], hours[-1], "o", color=COLOURS[batch], markersize=5)
     ticks = sorted({int(row["gpus"]) for row in rows})
     axes.set_xscale("log", base=2)
