@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.reporting.records import PRESETS
 from train import app, forecast
 from train.config import Config
 from train.cost import Cost
@@ -18,7 +19,6 @@ from train.data import ILSVRC_2012
 from train.footprint import Footprint
 from train.main import MISTAKES, composed, refuse
 
-ROWS = ("256", "8k", "16k", "32k")
 MACHINES = ("a100", "h100")
 
 
@@ -27,7 +27,7 @@ def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
     found = []
     net: Footprint | None = None
     for machine in MACHINES:
-        for row in ROWS:
+        for row in PRESETS:
             config = composed("data=imagenet", f"batch={row}", f"plan={machine}", *overrides)
             # the network, and so what is summed and computed for an image, is the same in every row
             net = net or app.footprint_of(config, ILSVRC_2012[2], 1)

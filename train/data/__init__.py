@@ -78,7 +78,7 @@ def foreseen(config: DataConfig) -> Data:
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         raise AssertionError("these images are only foreseen")
 
-    return Data(counts[2], counts[0], counts[1], "", remark, make_loader)
+    return Data([""] * counts[2], counts[0], counts[1], "", remark, make_loader)
 
 
 def _open_fractals(config: FractalsConfig) -> Data:
