@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from train import checkpoint, forecast, record
+from train import checkpoint, forecast, mlperf, record
 from train.bands import Bands
 from train.config import WITHOUT_EFFECT, Config, FractalsConfig, ImageNetConfig, Plan, flatten, make_plan
 from train.data import Data, foreseen, open_data
@@ -22,8 +23,10 @@ from train.errors import Diverged, Stopped, UserError
 from train.footprint import Footprint, footprint
 from train.log import Log, Silence
 from train.loop import Position, Training
+from train.mlperf import MLPerfLog
 from train.model import MODELS
 from train.optimizer import make_optimizer
+from train.profiler import tracing
 from train.run import Run
 from train.schedule import learning_rate
 from train.signals import StopRequest
@@ -76,6 +79,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             print(f"{line}; going on from the one before", file=sys.stderr)
         if state is not None and state["data_fingerprint"] != data.fingerprint:
             raise UserError(f"{run.folder} was begun on other images than data.root holds now: give another name=NAME")
+        if config.mlperf_log and run.result is None:
+            run.mlperf = MLPerfLog(run.folder / "mlperf.log", state["position"]["rows"] if state else None)
         return run.result, state
 
     result, state = world.on_chief(open_run)
@@ -94,8 +99,13 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         try:
             if run:
                 run.mark(None)
+                if run.mlperf:
+                    run.mlperf.start(mlperf.facts(config, plan, data), data.remark)
             stop.defer()
-            fit(training, config)
+            with ExitStack() as stack:
+                if run and config.profile:
+                    training.stepped = stack.enter_context(tracing(run.folder / "trace.json.gz", training.log.say))
+                fit(training, config)
         finally:
             training.log.close()
             training.loader.close()
@@ -103,6 +113,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         ended.is_said_elsewhere = not world.is_chief
         if run:
             run.mark(ended)
+            if run.mlperf and isinstance(ended, Diverged):
+                run.mlperf.abort()
         raise
     if run and training.position.step >= plan.steps:
         finish(run, training, plan, data, command)
@@ -152,6 +164,7 @@ def connect(
             rows=position.rows,
             images=position.step * plan.total,
             total_images=plan.steps * plan.total,
+            mlperf=run.mlperf,
         )
         if not position.step:
             plain = {key: value for key, value in flatten(asdict(config)).items() if key not in WITHOUT_EFFECT}
@@ -233,6 +246,9 @@ def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -
         "command": command,
         "commit": record.commit(),
     }
+    if run.mlperf:
+        # unless it had reached the target
+        run.mlperf.abort()
     run.finish(weights, result)
     print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {run.folder}")
 

@@ -131,6 +131,8 @@ class Config:
     evaluate: Optional[str] = MISSING  # noqa: UP045
     on_divergence: str = MISSING
     timeout_minutes: float = MISSING
+    mlperf_log: bool = MISSING
+    profile: bool = MISSING
     log: LogConfig = MISSING
     checkpoint: CheckpointConfig = MISSING
     plan: PlanConfig = MISSING
@@ -138,8 +140,8 @@ class Config:
 
 # Keys that move a run in time or place and leave its result alone: another value may resume it.
 WITHOUT_EFFECT = {
-    "name", "runs_dir", "nproc", "max_steps", "evaluate", "on_divergence", "timeout_minutes", "data.root",
-    "data.workers", "data.on_bad_image",
+    "name", "runs_dir", "nproc", "max_steps", "evaluate", "on_divergence", "timeout_minutes", "mlperf_log",
+    "profile", "data.root", "data.workers", "data.on_bad_image",
     "log.every_steps", "log.layers_every_epochs", "checkpoint.every_minutes", "checkpoint.keep",
     *(f"plan.{field.name}" for field in dataclasses.fields(PlanConfig)),
 }  # fmt: skip

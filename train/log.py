@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 from tqdm import tqdm
 
 from train.checkpoint import write_whole
+from train.mlperf import MLPerfLog
 
 # TensorBoard's tag of each figure in a row of log.jsonl
 TAGS = {
@@ -71,16 +72,19 @@ class Log:
     """The log of one run in its ``folder``; scalars are over images seen, so that batch sizes overlay.
 
     ``rows`` and ``images`` say where the run goes on: later rows of an earlier attempt are dropped from
-    ``log.jsonl`` and superseded in TensorBoard.
+    ``log.jsonl`` and superseded in TensorBoard. ``mlperf`` is told of epochs and evaluations too.
     """
 
-    def __init__(self, folder: Path, *, rows: int, images: int, total_images: int) -> None:
+    def __init__(
+        self, folder: Path, *, rows: int, images: int, total_images: int, mlperf: MLPerfLog | None = None
+    ) -> None:
         self._rows_file = folder / "log.jsonl"
         self._folder = folder / "tb"
         if not images:
             # of an attempt that saved nothing
             shutil.rmtree(self._folder, ignore_errors=True)
         self._board = self._going_on(rows, images)
+        self._mlperf = mlperf
         self._progress = tqdm(
             total=total_images,
             initial=images,
@@ -102,6 +106,8 @@ class Log:
         self._board.close()
         self._board = self._going_on(rows, images)
         self._progress.n = images
+        if self._mlperf:
+            self._mlperf.abort()
 
     def progress(self, images: int, **postfix: float) -> None:
         """``images`` more were seen."""
@@ -109,8 +115,17 @@ class Log:
             self._progress.set_postfix({k: f"{v:.4g}" for k, v in postfix.items()}, refresh=False)
         self._progress.update(images)
 
-    def phase(self, text: str) -> None:
-        self._progress.set_description(text)
+    def training(self, epoch: int, epochs: int) -> None:
+        """Steps of ``epoch``, from 1, begin or go on."""
+        self._progress.set_description(f"epoch {epoch}/{epochs}")
+        if self._mlperf:
+            self._mlperf.training(epoch)
+
+    def evaluating(self, epoch: int, epochs: int) -> None:
+        """``epoch`` has all its steps."""
+        self._progress.set_description(f"epoch {epoch}/{epochs}, evaluating")
+        if self._mlperf:
+            self._mlperf.evaluating(epoch)
 
     def scalars(self, images: int, values: dict[str, float]) -> None:
         for tag, value in values.items():
@@ -124,6 +139,8 @@ class Log:
             os.fsync(file.fileno())
         self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items()})
         self._board.flush()
+        if self._mlperf:
+            self._mlperf.evaluated(row["epoch"], row["val_top1"])
 
     def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
         """One figure of each layer, such as its trust ratio: a scalar each and a histogram of all."""
@@ -170,7 +187,10 @@ class Silence(Log):
     def progress(self, images: int, **postfix: float) -> None:
         pass
 
-    def phase(self, text: str) -> None:
+    def training(self, epoch: int, epochs: int) -> None:
+        pass
+
+    def evaluating(self, epoch: int, epochs: int) -> None:
         pass
 
     def scalars(self, images: int, values: dict[str, float]) -> None:

@@ -64,6 +64,7 @@ class Training:
     save_every_seconds: float
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
     position: Position = field(default_factory=Position)
+    stepped: Callable[[], None] = lambda: None  # called after every step
 
     def lr(self, step: int) -> float:
         return self.position.lr_scale * self.schedule(step)
@@ -119,7 +120,7 @@ class Training:
         """From where the run is to the end of this epoch, or to ``limit``."""
         plan, position = self.plan, self.position
         epoch, first = divmod(position.step, plan.steps_per_epoch)
-        self.log.phase(f"epoch {epoch + 1}/{plan.epochs}")
+        self.log.training(epoch + 1, plan.epochs)
         batches = Timed(self.loader.train(epoch, first))
         stream = self._showing_the_first(batches) if position.step == 0 else batches
         entered = time.perf_counter()
@@ -143,6 +144,7 @@ class Training:
             if loss is None:
                 position.epoch_loss = epoch_loss.item()
                 self._leave()
+            self.stepped()
             epoch_loss += loss
             position.step = step + 1
             if position.step % self.every_steps == 0 or position.step % plan.steps_per_epoch == 0:
@@ -180,7 +182,7 @@ class Training:
     def _evaluate(self) -> None:
         plan, position = self.plan, self.position
         epoch = position.rows + 1
-        self.log.phase(f"epoch {epoch}/{plan.epochs}, evaluating")
+        self.log.evaluating(epoch, plan.epochs)
         self.world.doing = f"evaluating epoch {epoch}"
         began = time.perf_counter()
         # the last evaluation's mistakes are pictured; looking costs nothing that could change its scores

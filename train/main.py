@@ -14,10 +14,11 @@ if __name__ == "__main__":
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from train import command_line, config
+from train import command_line, config, sweep
 from train.errors import Ended, Stopped, UserError, report
 from train.signals import StopRequest
 
@@ -31,6 +32,8 @@ MENDABLE = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENOENT ENAMETOOLONG EIO".split()
 }
+
+swept: list[sweep.Job] = []  # by this process, with -m
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
@@ -48,6 +51,13 @@ def _outcome(chosen: DictConfig, overrides: list[str]) -> int:
         settings.name = settings.name or command_line.default_name(settings, overrides)
     except MISTAKES as error:
         return refuse(error)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        # Hydra cannot be told not to write it
+        Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
+        if settings.evaluate is None:
+            by_key = (override.partition("=")[::2] for override in overrides)
+            folder = Path(settings.runs_dir).expanduser() / settings.name
+            swept.append(sweep.Job({key: value.strip("'") for key, value in by_key}, folder))
     try:
         return start(settings, overrides)
     except Ended as ended:
@@ -124,6 +134,9 @@ def main() -> None:
         leave_with(refuse(error))
     except KeyboardInterrupt:
         leave_with(report(Stopped("stopped before training began: start the same command again")))
+    finally:
+        if len(swept) > 1:
+            print(sweep.summary(swept))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from train import checkpoint
 from train.config import WITHOUT_EFFECT, Config, flatten
 from train.errors import Diverged, Stopped, UserError
+from train.mlperf import MLPerfLog
 
 
 class Run:
@@ -25,6 +26,7 @@ class Run:
         self.folder = Path(config.runs_dir).expanduser().absolute() / config.name
         self.checkpoints = self.folder / "checkpoints"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.mlperf: MLPerfLog | None = None  # with mlperf_log, once it is known where the run goes on
         self._claim()
         self._settle(config)
 

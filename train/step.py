@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from train.batchnorm import RunningStatistics
 from train.world import World
@@ -57,10 +58,12 @@ def train_step(
             return None
         # gradients add up on each rank; the last backward pass averages them over the ranks
         with nullcontext() if i == count - 1 else world.without_sync(model):
-            with arithmetic.autocast():
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing) / count
-            loss.backward()
+            with record_function("forward"):
+                with arithmetic.autocast():
+                    logits = model(images)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing) / count
+            with record_function("backward"):
+                loss.backward()
         loss_sum += loss.detach()
     statistics.combine(count)
     for group in optimizer.param_groups:
