@@ -25,7 +25,7 @@ from train.world import World
 # two classes of fractals that 100 steps tell apart, and what the closed division fixes for LARS
 EASY = [
     "data.classes=2", "data.train_per_class=640", "data.val_per_class=42", "data.size=16", "batch.total=32",
-    "batch.micro=32", "precision=fp32", "optimizer.lr=10", "optimizer.eps=0", "schedule.warmup_epochs=1",
+    "batch.micro=32", "precision=fp32", "optimizer.lr=4", "optimizer.eps=0", "schedule.warmup_epochs=1",
     "schedule.origin=warmup", "epochs=5", "name=run", "mlperf_log=true",
 ]  # fmt: skip
 HAS_END_LR = "end_lr" in {field.name for field in fields(ScheduleConfig)}
@@ -132,7 +132,7 @@ def test_the_log_says_what_was_trained_and_stops_at_the_first_top1_at_the_target
     said = {event["key"]: event for event in events(real)}
     numbers = {
         "train_samples": 1280, "eval_samples": 84, "global_batch_size": 32, "gradient_accumulation_steps": 1,
-        "model_bn_span": 32, "opt_name": "lars", "lars_opt_base_learning_rate": 10.0, "lars_epsilon": 0.0,
+        "model_bn_span": 32, "opt_name": "lars", "lars_opt_base_learning_rate": 4.0, "lars_epsilon": 0.0,
         "lars_opt_learning_rate_decay_steps": 160, "lars_opt_learning_rate_warmup_epochs": 1.0, "seed": 0,
     }  # fmt: skip
     assert {key: said[key]["value"] for key in numbers} == numbers

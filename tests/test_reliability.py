@@ -111,13 +111,25 @@ def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_p
     assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 
+# as SLURM does: the command once on each node, here side by side, and signals to all of them
+SRUN = """#!/bin/bash
+for node in $(seq "${SLURM_NNODES:-1}"); do "$@" & tasks="$tasks $!"; done
+trap 'kill -TERM $tasks' TERM
+code=0
+for task in $tasks; do
+    while kill -0 "$task" 2>/dev/null; do wait "$task"; done
+    wait "$task" || code=$?
+done
+exit $code
+"""
 STUBS = {
-    "srun": '#!/bin/sh\nexec "$@"\n',
+    "srun": SRUN,
     "scontrol": '#!/bin/sh\nif [ "$1" = show ]; then echo localhost; else echo "$@" >> "$STUBS/requeued"; fi\n',
 }
 
 
 def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_through(tmp_path: Path):
+    """On two nodes with a process each, then on one node with two."""
     for name, text in STUBS.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(stat.S_IRWXU)
@@ -125,8 +137,8 @@ def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_thro
 
     path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {
-        **os.environ, "PATH": path, "STUBS": str(tmp_path), "SLURM_JOB_ID": "77", "PROCESSES_PER_NODE": "2",
-        "SLURM_SUBMIT_DIR": str(ROOT), "MASTER_PORT": str(free_port()),
+        **os.environ, "PATH": path, "STUBS": str(tmp_path), "SLURM_JOB_ID": "77", "SLURM_NNODES": "2",
+        "PROCESSES_PER_NODE": "1", "SLURM_SUBMIT_DIR": str(ROOT), "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     command = ["bash", str(ROOT / "scripts/slurm.sbatch"), *SMALL, "epochs=30", "name=run", f"runs_dir={tmp_path}/runs"]
     job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -136,7 +148,9 @@ def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_thro
     job.send_signal(signal.SIGUSR1)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0 and "stopped and saved: back into the queue" in said, said
+    assert "x 2 processes" in said and said.count("finished") == 0
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    environment |= {"SLURM_NNODES": "1", "PROCESSES_PER_NODE": "2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "after step" in done.stdout and "finished" in done.stdout, done.stderr
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
