@@ -136,7 +136,7 @@ def test_the_log_says_what_was_trained_and_stops_at_the_first_top1_at_the_target
         "lars_opt_learning_rate_decay_steps": 160, "lars_opt_learning_rate_warmup_epochs": 1.0, "seed": 0,
     }  # fmt: skip
     assert {key: said[key]["value"] for key in numbers} == numbers
-    assert "NOT ImageNet" in said["train_samples"]["metadata"]["data"]
+    assert said["model"]["value"] == "resnet8" and "NOT ImageNet" in said["data"]["value"]
 
     rows = [json.loads(line) for line in real.with_name("log.jsonl").read_text().splitlines()]
     reached = next(i for i, row in enumerate(rows) if row["val_top1"] >= 75.9)
@@ -221,7 +221,7 @@ def test_the_convergence_checker_accepts_the_reference_mean_and_refuses_half_of_
         for i in range(5):
             log = MLPerfLog(folder / f"result_{i}.txt", None)
             facts = {"submission_org": "SYNTHETIC, made by a test", "submission_benchmark": "resnet"}
-            log.start({**facts, "global_batch_size": batch}, "SYNTHETIC, made by a test")
+            log.start({**facts, "global_batch_size": batch})
             log.training(epochs)
             log.evaluating(epochs)
             log.evaluated(epochs, 76.0)

@@ -100,7 +100,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if run:
                 run.mark(None)
                 if run.mlperf:
-                    run.mlperf.start(mlperf.facts(config, plan, data), data.remark)
+                    run.mlperf.start(mlperf.facts(config, plan, data))
             stop.defer()
             with ExitStack() as stack:
                 if run and config.profile:

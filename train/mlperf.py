@@ -73,12 +73,12 @@ class MLPerfLog:
             file.write(f":::MLLOG {json.dumps(event)}\n")
         self._counts[key] += 1
 
-    def start(self, facts: dict[str, Any], data: str) -> None:
-        """Everything is built and training begins: ``facts`` and run_start, once; ``data`` says what samples are."""
+    def start(self, facts: dict[str, Any]) -> None:
+        """Everything is built and training begins: ``facts``, each in a line of its own, and run_start, once."""
         if self._counts["run_start"]:
             return
         for key, value in facts.items():
-            self._log(key, value, **({"data": data} if key.endswith("_samples") else {}))
+            self._log(key, value)
         self._log("init_stop")
         self._log("run_start")
 
@@ -109,15 +109,15 @@ def _event(line: str) -> dict[str, Any]:
 
 
 def facts(config: Config, plan: Plan, data: Data) -> dict[str, Any]:
-    """What MLPerf asks of a run of ResNet, by its keys; lr, momentum, decay and epochs as the optimizer gets them."""
+    """What MLPerf asks of a run of ResNet, by its keys, and what it takes for granted: ``model`` and ``data``."""
     optimizer, schedule = config.optimizer, config.schedule
     hardware = record.hardware(plan.processes)
     warmup_steps = round(schedule.warmup_epochs * plan.steps_per_epoch)
     about_optimizer = {
         "base_learning_rate": optimizer.lr,
         "end_learning_rate": getattr(schedule, "end_lr", 0.0),
-        "learning_rate_decay_poly_power": schedule.power,
-        # over which the polynomial falls
+        **({"learning_rate_decay_poly_power": schedule.power} if getattr(schedule, "decay", "poly") == "poly" else {}),
+        # over which lr falls
         "learning_rate_decay_steps": plan.steps - (warmup_steps if schedule.origin == "warmup" else 0),
         "learning_rate_warmup_epochs": schedule.warmup_epochs,
         "momentum": optimizer.momentum,
@@ -129,6 +129,8 @@ def facts(config: Config, plan: Plan, data: Data) -> dict[str, Any]:
         "submission_org": "lars-imagenet",
         "submission_platform": f"{plan.processes} x {(hardware['gpus'] or [hardware['cpu']])[0]}",
         "submission_status": "research",
+        "model": config.model.name,
+        "data": data.remark,
         "seed": config.seed,
         "global_batch_size": plan.total,
         "gradient_accumulation_steps": plan.accumulation,
