@@ -45,7 +45,7 @@ def main() -> int:
     data = open_data(settings.data)
     plan = make_plan(settings, data.train_images, world.size)
     model = app.build_model(settings, data.classes, world)
-    optimizer = make_optimizer(model.parameters(), settings.optimizer)
+    optimizer = make_optimizer(model, settings.optimizer)
     assert isinstance(optimizer, LARS)
     lr = app.schedule_of(settings, plan)
     loader = data.make_loader(plan, settings.seed, world)

@@ -15,7 +15,9 @@ from train.signals import StopRequest
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["batch=48k"], ["batch=48k does not exist", "batch=256|8k|16k|32k", "batch.total=N"]),
+        (["batch=48k"], ["recipe=torchlars has no published values for batch=48k", "choose batch=256|8k|16k|32k"]),
+        (["batch=12k"], ["batch=12k does not exist", "batch=256|4k|8k|16k|32k|48k|64k", "batch.total=N"]),
+        (["recipe=ours"], ["recipe=ours does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
         (["batch=12288"], ["batch=12288 does not exist", "batch.total=N"]),
         (["--batch=32k"], ["--batch=32k", "without dashes"]),
         (["batch", "32k"], ["batch"]),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from train.config import FractalsConfig, Plan
+from train.config import FractalsConfig, Plan, ProgressiveConfig
 from train.data import augment, fractals, loader, open_data, order
 from train.data.memory import MemoryLoader
 from train.data.sources import open_sources
@@ -26,6 +26,7 @@ def config(**changes: object) -> FractalsConfig:
         "name": "fractals", "root": None, "batch_divisor": 8, "micro": 512, "workers": 0,
         "mean": [0.5] * 3, "std": [0.25] * 3,
         "classes": 3, "train_per_class": 4, "val_per_class": 2, "size": 32, "shift": 2,
+        "progressive": ProgressiveConfig(None, [0, 60], 8),
     }  # fmt: skip
     return FractalsConfig(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -112,7 +113,7 @@ def test_memory_loader_shifts_by_at_most_two_pixels_and_flips():
 
 def test_scale_and_aspect_boxes_have_the_areas_and_aspects_of_torchvisions():
     tries = augment.tries(0, 0, np.arange(3000))
-    boxes = np.array([augment.scale_and_aspect_box(500, 375, numbers) for numbers in tries])
+    boxes = np.array([augment.scale_and_aspect_box(500, 375, numbers, 0.08) for numbers in tries])
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert boxes.min() >= 0 and boxes[:, 2].max() <= 500 and boxes[:, 3].max() <= 375
     from torchvision.transforms import RandomResizedCrop

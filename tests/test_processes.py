@@ -53,7 +53,7 @@ def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> 
         forward.register_comm_hook(None, _sum)
     if fault == "no sync on the last micro-batch" and isinstance(forward, DistributedDataParallel):
         forward.require_backward_grad_sync = False
-    optimizer = make_optimizer(model.parameters(), settings.optimizer)
+    optimizer = make_optimizer(model, settings.optimizer)
     lr = app.schedule_of(settings, plan)
     statistics = RunningStatistics(model, world)
     batches = data.make_loader(plan, settings.seed, world)

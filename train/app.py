@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from train import checkpoint, forecast, mlperf, record
+from train.average import Average
 from train.bands import Bands
 from train.config import WITHOUT_EFFECT, Config, FractalsConfig, ImageNetConfig, Plan, flatten, make_plan
 from train.data import Data, foreseen, open_data
@@ -56,9 +58,13 @@ def native_precision(device: torch.device) -> str:
 def build_model(config: Config, classes: int, world: World) -> nn.Module:
     """The configured network on the device, channels last; on every rank the seed's weights."""
     torch.manual_seed(config.seed)
-    model = MODELS[config.model.name](num_classes=classes)
     # before DDP, whose buckets take over the strides
-    return model.to(memory_format=torch.channels_last).to(world.device)
+    return network(config, classes).to(memory_format=torch.channels_last).to(world.device)
+
+
+def network(config: Config, classes: int) -> nn.Module:
+    options = asdict(config.model)
+    return MODELS[options.pop("name")](num_classes=classes, **options)
 
 
 def arithmetic_of(config: Config, world: World) -> Arithmetic:
@@ -116,7 +122,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if run.mlperf and isinstance(ended, Diverged):
                 run.mlperf.abort()
         raise
-    if run and training.position.step >= plan.steps:
+    if run and training.is_finished:
         finish(run, training, plan, data, command)
     elif run:
         print(f"stopped at max_steps={config.max_steps}: {run.folder} is unfinished and can go on")
@@ -154,6 +160,7 @@ def connect(
 ) -> Training:
     """Build model, optimizer, schedule, loader and log, and put ``state`` into them."""
     model = build_model(config, data.classes, world)
+    average = Average(model, config.ema) if config.ema else None
     if config.compile:
         model.compile()
     position = Position(**state["position"]) if state else Position()
@@ -173,7 +180,8 @@ def connect(
     training = Training(
         model=model,
         forward=world.data_parallel(model),
-        optimizer=make_optimizer(model.parameters(), config.optimizer),
+        average=average,
+        optimizer=make_optimizer(model, config.optimizer),
         schedule=schedule_of(config, plan),
         loader=data.make_loader(plan, config.seed, world),
         plan=plan,
@@ -189,6 +197,7 @@ def connect(
         about={"data_fingerprint": data.fingerprint, "config": asdict(config)},
         save_every_seconds=60 * config.checkpoint.every_minutes,
         remark=expectations(config, data),
+        stop_at_top1=config.stop_at_top1,
     )
     if state:
         training.restore(state)
@@ -203,6 +212,7 @@ def expectations(config: Config, data: Data) -> Callable[[int, float], str | Non
     batch = config.batch
     published = (
         data.is_ilsvrc
+        and config.recipe.name == "torchlars"
         and (batch.total, config.epochs, config.model.name) == (batch.published, 90, "resnet50")
         and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
     )
@@ -211,15 +221,21 @@ def expectations(config: Config, data: Data) -> Callable[[int, float], str | Non
 
 def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
     """lr as a function of the step, with the numbers of ``config``."""
+    schedule = config.schedule
 
     def lr(step: int) -> float:
         return learning_rate(
             step,
             base=config.optimizer.lr,
             steps=plan.steps,
-            warmup_steps=config.schedule.warmup_epochs * plan.steps_per_epoch,
-            power=config.schedule.power,
-            from_warmup=config.schedule.origin == "warmup",
+            warmup_steps=schedule.warmup_epochs * plan.steps_per_epoch,
+            power=schedule.power,
+            from_warmup=schedule.origin == "warmup",
+            decay=schedule.decay,
+            end=schedule.end_lr,
+            warmup_from=schedule.warmup_lr,
+            milestones=[epoch * plan.steps_per_epoch for epoch in schedule.milestones],
+            factor=schedule.factor,
         )
 
     return lr
@@ -227,13 +243,14 @@ def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
 
 def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -> None:
     position = training.position
-    weights = {k: v.detach().cpu().contiguous() for k, v in training.model.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous() for k, v in training.evaluated.state_dict().items()}
     result = {
         "best_top1": position.best_top1,
         "last_top1": position.last_top1,
         "steps": position.step,
         "seconds": round(position.seconds, 1),
         "restarts": position.restarts,
+        "reached_top1": training.stop_at_top1 if training.has_reached_top1 else None,
         "dropped_images_per_epoch": plan.dropped,
         "data": data.remark,
         "train_images": data.train_images,
@@ -261,7 +278,7 @@ def evaluate_file(config: Config, world: World) -> None:
     data = world.everywhere(lambda: open_data(config.data))
     model = build_model(config, data.classes, world)
     try:
-        model.load_state_dict(weights.get("model", weights))
+        model.load_state_dict(weights.get("average", weights.get("model", weights)))
     except RuntimeError as error:
         why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
@@ -287,29 +304,39 @@ def evaluate_file(config: Config, world: World) -> None:
 
 def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None) -> str:
     """What runs, in the lines that a reader of the log needs to not mistake it for something else."""
-    batch, optimizer, warmup = config.batch, config.optimizer, config.schedule.warmup_epochs
+    batch, optimizer, schedule, warmup = config.batch, config.optimizer, config.schedule, config.schedule.warmup_epochs
     where = f"preset {batch.preset}"
     if batch.total != batch.published:
         where += f" of {batch.published:,}"
         scaled = batch.published == batch.total * config.data.batch_divisor
         where += f" / {config.data.batch_divisor}: scaled down with the data" if scaled else ", changed by hand"
     lr = f"lr {optimizer.lr:g}"
-    if optimizer.name == "lars" and batch.preset == "256":
+    if config.recipe.name == "torchlars" and optimizer.name == "lars" and batch.preset == "256":
         lr += " (not published)"
     if optimizer.name == "sgd" and batch.total != 256 and math.isclose(optimizer.lr, 0.2 * batch.total / 256):
         lr += " (0.2 at 256, linear in the batch)"
+    decays = {
+        "poly": f"poly({schedule.power:g})",
+        "cosine": "cosine",
+        "step": f"lr x {schedule.factor:g} after epochs {', '.join(map(str, schedule.milestones))}",
+    }
     lines = {
+        "recipe": config.recipe.name,
         "data": f"{config.data.name}: {data.remark}",
         "batch": f"{plan.total:,} = {plan.micro} micro x {plan.accumulation} accumulated x {plan.processes} "
         f"process{'es' if plan.processes > 1 else ''} ({where})",
         "optimizer": f"{optimizer.name}, {lr}, momentum {optimizer.momentum:g}, "
         f"weight decay {optimizer.weight_decay:g}",
-        "schedule": f"poly({config.schedule.power:g}), {warmup:g} of {config.epochs} epochs warm-up, "
+        "schedule": f"{decays[schedule.decay]}, {warmup:g} of {config.epochs} epochs warm-up, "
         f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
         "model": f"{config.model.name}, {config.precision}",
     }
     if warmup >= config.epochs and warmup > 0:
         lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
+    if config.ema:
+        lines["model"] += f", evaluated as the moving average of its weights with decay {config.ema:g}"
+    if config.stop_at_top1 is not None:
+        lines["ends"] = f"after the evaluation that reaches {config.stop_at_top1:g} % top-1"
     if plan.dropped:
         lines["dropped"] = f"the last {plan.dropped:,} images of each epoch's order, which fill no batch"
     if state:
@@ -326,8 +353,7 @@ def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
     """Memory of one process in a step, and operations for an image, with the numbers of ``config``."""
     assert isinstance(config.data, (FractalsConfig, ImageNetConfig))
     return footprint(
-        config.model.name,
-        classes,
+        partial(network, config, classes),
         config.data.size,
         config.optimizer,
         micro=config.batch.micro,

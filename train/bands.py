@@ -21,6 +21,7 @@ class Bands:
         self._preset = preset
         with open(next(path for path in FILES if path.exists()), newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["preset"] == preset]
+        self._is_known = bool(rows)
         self._epochs, self._low, self._high = (
             [float(row[column]) for row in rows] for column in ("epoch", "low", "high")
         )
@@ -28,6 +29,8 @@ class Bands:
 
     def remark(self, epoch: int, top1: float) -> str | None:
         """A line for the reader of the log, when ``top1`` after ``epoch`` epochs is one to wonder about."""
+        if not self._is_known:
+            return None
         low = float(np.interp(epoch, self._epochs, self._low))
         high = float(np.interp(epoch, self._epochs, self._high))
         was_low, self._was_low = self._was_low, top1 < low

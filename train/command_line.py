@@ -11,7 +11,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, UnsupportedInterpolationType
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from train.config import (
     WITHOUT_EFFECT,
@@ -19,6 +24,7 @@ from train.config import (
     FractalsConfig,
     ImageNetConfig,
     LARSConfig,
+    ResNet50Config,
     flatten,
 )
 from train.errors import UserError
@@ -107,6 +113,9 @@ def explain(error: BaseException) -> str:
 def _unknown_key(key: str) -> str:
     schema = OmegaConf.structured(Config)
     keys = [*flatten(_shape(schema)), *_variants()]
+    if key in _variants():
+        group = key.partition(".")[0]
+        return f"there is no key '{key}' in the {group}= that was chosen, but in another: leave one of the two out"
     near = difflib.get_close_matches(key, [k for k in keys if k != key], n=1, cutoff=0.5)
     return f"there is no key '{key}'" + (
         f": did you mean '{near[0]}'?" if near else ": see --cfg job for those there are"
@@ -114,7 +123,9 @@ def _unknown_key(key: str) -> str:
 
 
 def _variants() -> list[str]:
-    nodes = [("data", FractalsConfig), ("data", ImageNetConfig), ("optimizer", LARSConfig)]
+    nodes = [
+        ("data", FractalsConfig), ("data", ImageNetConfig), ("optimizer", LARSConfig), ("model", ResNet50Config),
+    ]  # fmt: skip
     return [f"{group}.{key}" for group, node in nodes for key in vars(node)["__dataclass_fields__"]]
 
 
@@ -147,14 +158,20 @@ def typed(composed: DictConfig) -> Config:
 
 def default_name(settings: Config, overrides: Sequence[str]) -> str:
     """What runs, in one word: the same for the same result, with no clock in it, so on every rank."""
-    groups = {"data", "model", "batch", "optimizer", "seed"}
+    groups = {"data", "model", "batch", "recipe", "optimizer", "seed"}
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     here = flatten(asdict(settings))
-    name = f"{settings.data.name}-{settings.model.name}-{settings.batch.preset}-{settings.optimizer.name}"
-    name += f"-seed{settings.seed}"
+    name = f"{settings.data.name}-{settings.model.name}-{settings.batch.preset}"
+    # the default recipe is the optimizer's own
+    name += f"-{settings.recipe.name}" if settings.recipe.name != "torchlars" else ""
+    name += f"-{settings.optimizer.name}-seed{settings.seed}"
     for key in sorted({o.key_or_group for o in parsed} - groups - WITHOUT_EFFECT):
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
-        without = flatten(asdict(typed(hydra.compose("config", overrides=others))))
+        try:
+            without = flatten(asdict(typed(hydra.compose("config", overrides=others))))
+        except OmegaConfBaseException:
+            # the recipe has no published value in its place
+            without = {}
         if key in here and here[key] != without.get(key):
             name += f"-{key}={here[key]}"
     return re.sub(r"[\s/\\]+", "_", name)

@@ -4,12 +4,13 @@ The values, their units and their sources are in ``configs/``; a key that is not
 """
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from train.errors import UserError
 
@@ -21,13 +22,30 @@ class BatchConfig:
     total: int = MISSING
     micro: int = MISSING
     reference_micro: int = MISSING
-    lars_lr: float = MISSING
+
+
+@dataclass
+class RecipeConfig:
+    name: str = MISSING
+    train_crop: str = MISSING
+    min_area: float = MISSING
+    eval_resize: str = MISSING
+    stride_in_1x1: bool = MISSING
+
+
+@dataclass
+class ProgressiveConfig:
+    start: Optional[int] = MISSING  # noqa: UP045  (OmegaConf reads Optional on every Python)
+    epochs: list[int] = MISSING
+    multiple: int = MISSING
 
 
 @dataclass
 class DataConfig:
     name: str = MISSING
-    root: Optional[str] = MISSING  # noqa: UP045  (OmegaConf reads Optional on every Python)
+    root: Optional[str] = MISSING  # noqa: UP045
+    size: int = MISSING
+    progressive: ProgressiveConfig = MISSING
     batch_divisor: int = MISSING
     micro: int = MISSING
     workers: Optional[int] = MISSING  # noqa: UP045
@@ -40,15 +58,14 @@ class FractalsConfig(DataConfig):
     classes: int = MISSING
     train_per_class: int = MISSING
     val_per_class: int = MISSING
-    size: int = MISSING
     shift: int = MISSING
 
 
 @dataclass
 class ImageNetConfig(DataConfig):
-    size: int = MISSING
     resize: int = MISSING
     train_crop: str = MISSING
+    min_area: float = MISSING
     eval_resize: str = MISSING
     on_bad_image: str = MISSING
 
@@ -56,6 +73,12 @@ class ImageNetConfig(DataConfig):
 @dataclass
 class ModelConfig:
     name: str = MISSING
+    zero_gamma: bool = MISSING
+
+
+@dataclass
+class ResNet50Config(ModelConfig):
+    stride_in_1x1: bool = MISSING
 
 
 @dataclass
@@ -64,18 +87,31 @@ class OptimizerConfig:
     lr: float = MISSING
     momentum: float = MISSING
     weight_decay: float = MISSING
+    nesterov: bool = MISSING
+    exclude_norm_and_bias: bool = MISSING
 
 
 @dataclass
 class LARSConfig(OptimizerConfig):
     trust_coef: float = MISSING
     eps: float = MISSING
+    ratio: str = MISSING
+    momentum_form: str = MISSING
+    momentum_correction: bool = MISSING
+    clip: bool = MISSING
+    max_ratio: Optional[float] = MISSING  # noqa: UP045
+    clamp: Optional[float] = MISSING  # noqa: UP045
 
 
 @dataclass
 class ScheduleConfig:
+    decay: str = MISSING
     power: float = MISSING
+    end_lr: float = MISSING
+    milestones: list[int] = MISSING
+    factor: float = MISSING
     origin: str = MISSING
+    warmup_lr: float = MISSING
     warmup_epochs: float = MISSING
 
 
@@ -114,12 +150,15 @@ class PlanConfig:
 
 @dataclass
 class Config:
+    recipe: RecipeConfig = MISSING
     data: DataConfig = MISSING
     batch: BatchConfig = MISSING
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     schedule: ScheduleConfig = MISSING
     label_smoothing: float = MISSING
+    ema: float = MISSING
+    stop_at_top1: Optional[float] = MISSING  # noqa: UP045
     epochs: int = MISSING
     seed: int = MISSING
     precision: str = MISSING
@@ -149,25 +188,37 @@ WITHOUT_EFFECT = {
 ONE_OF = {
     "precision": ("auto", "bf16", "fp32"),
     "on_divergence": ("stop", "restart"),
+    "schedule.decay": ("poly", "cosine", "step"),
     "schedule.origin": ("start", "warmup"),
+    "optimizer.ratio": ("paper", "decayed"),
+    "optimizer.momentum_form": ("torch", "caffe", "nus"),
+    "recipe.train_crop": ("minimal", "scale_and_aspect"),
+    "recipe.eval_resize": ("square", "shorter"),
     "data.on_bad_image": ("stop", "skip"),
     "data.train_crop": ("minimal", "scale_and_aspect"),
     "data.eval_resize": ("square", "shorter"),
 }
 AT_LEAST_ONE = {
     "batch.total", "batch.micro", "epochs", "nproc", "max_steps", "log.every_steps", "checkpoint.keep",
-    "data.classes", "data.train_per_class", "data.val_per_class", "plan.published_at", "plan.gpus_per_machine",
+    "data.classes", "data.train_per_class", "data.val_per_class", "data.progressive.multiple",
+    "plan.published_at", "plan.gpus_per_machine",
 }  # fmt: skip
 AT_LEAST_ZERO = {
     "optimizer.lr", "optimizer.weight_decay", "optimizer.trust_coef", "optimizer.eps", "schedule.power",
     "schedule.warmup_epochs", "checkpoint.every_minutes", "data.workers", "data.shift", "seed",
-    "log.layers_every_epochs", "plan.fixed_ms", "plan.inside_us", "plan.between_us", "plan.dollars_per_hour",
+    "log.layers_every_epochs", "schedule.end_lr", "schedule.factor", "schedule.warmup_lr",
+    "plan.fixed_ms", "plan.inside_us", "plan.between_us", "plan.dollars_per_hour",
 }  # fmt: skip
 ABOVE_ZERO = {
-    "timeout_minutes", "plan.images_per_second", "plan.published", "plan.published_gmacs", "plan.inside_gbs",
-    "plan.between_gbs", "plan.machine_efficiency",
+    "timeout_minutes", "optimizer.max_ratio", "optimizer.clamp", "recipe.min_area", "data.min_area", "stop_at_top1",
+    "plan.images_per_second", "plan.published", "plan.published_gmacs", "plan.inside_gbs", "plan.between_gbs",
+    "plan.machine_efficiency",
 }  # fmt: skip
-BELOW_ONE = {"optimizer.momentum", "label_smoothing"}
+BELOW_ONE = {"optimizer.momentum", "label_smoothing", "ema"}
+AT_MOST = {
+    "schedule.factor": 1, "recipe.min_area": 1, "data.min_area": 1, "stop_at_top1": 100, "plan.machine_efficiency": 1,
+}  # fmt: skip
+ASCENDING = {"schedule.milestones", "data.progressive.epochs"}
 
 
 @dataclass(frozen=True)
@@ -236,6 +287,10 @@ def validate(config: Config) -> None:
             raise UserError(f"{said} must not be negative")
         if key in ABOVE_ZERO and value <= 0:
             raise UserError(f"{said} must be above 0")
+        if key in AT_MOST and value > AT_MOST[key]:
+            raise UserError(f"{said} must be at most {AT_MOST[key]}")
+        if key in ASCENDING and not all(a < b for a, b in itertools.pairwise([-1, *value])):
+            raise UserError(f"{said} must be epochs in ascending order, such as [30, 60, 80]")
         if key == "seed" and value >= 2**63:
             raise UserError(f"{said} must be below 2^63")
         if key in BELOW_ONE and not 0 <= value < 1:
@@ -260,10 +315,37 @@ def validate(config: Config) -> None:
         )
     if not config.plan.gpus or min(config.plan.gpus) < 1:
         raise UserError(f"plan.gpus={config.plan.gpus} must be counts of GPUs, each at least 1")
-    if config.plan.machine_efficiency > 1:
-        raise UserError(f"plan.machine_efficiency={config.plan.machine_efficiency} must be at most 1")
+    _validate_progressive(config.data)
+    optimizer = config.optimizer
+    if optimizer.nesterov and not optimizer.momentum:
+        raise UserError("optimizer.nesterov=true needs a momentum: give optimizer.momentum=0.9, or leave it out")
+    if isinstance(optimizer, LARSConfig) and optimizer.momentum_correction and optimizer.momentum_form != "caffe":
+        raise UserError(
+            f"optimizer.momentum_correction=true is for optimizer.momentum_form=caffe: with {optimizer.momentum_form} "
+            "lr is outside the buffer as it is"
+        )
     if config.name is not None and (config.name in ("", ".", "..") or "/" in config.name or "\0" in config.name):
         raise UserError(f"name={config.name!r} must be usable as a folder's name: give one without '/'")
+
+
+def _validate_progressive(data: DataConfig) -> None:
+    grow = data.progressive
+    if len(grow.epochs) != 2:
+        raise UserError(f"data.progressive.epochs={grow.epochs} must be two epochs, such as [0, 60]")
+    if grow.start is not None and not (8 <= grow.start <= data.size and grow.start % grow.multiple == 0):
+        raise UserError(
+            f"data.progressive.start={grow.start} must be a multiple of data.progressive.multiple={grow.multiple} "
+            f"from 8 to data.size={data.size}"
+        )
+
+
+def train_size(data: DataConfig, epoch: int) -> int:
+    """Pixels of a training image in ``epoch``, from 0: ``data.size``, unless ``data.progressive`` still grows to it."""
+    start, (begin, end), multiple = data.progressive.start, data.progressive.epochs, data.progressive.multiple
+    if start is None or epoch >= end:
+        return data.size
+    grown = (data.size - start) * max(epoch - begin, 0) // (end - begin)
+    return start + grown // multiple * multiple
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -283,6 +365,20 @@ def divide(total: int, divisor: int) -> int:
     return total // divisor
 
 
+def by_batch(table: dict[str | int, Any], *, _root_: DictConfig) -> Any:
+    """The entry of ``table`` for the chosen preset, where a recipe has published one."""
+    rows = {str(preset): value for preset, value in table.items()}
+    preset = str(_root_.batch.preset)
+    if preset in rows:
+        return rows[preset]
+    written = flatten(OmegaConf.to_container(_root_, resolve=False))  # type: ignore[arg-type]
+    lacking = [key for key, value in written.items() if str(value).startswith("${by_batch:")]
+    raise UserError(
+        f"recipe={_root_.recipe.name} has no published values for batch={preset}: choose batch={'|'.join(rows)}, "
+        f"or give values of your own by {' '.join(f'{key}=X' for key in lacking)}"
+    )
+
+
 def register() -> None:
     """Tell Hydra the schema, and OmegaConf the arithmetic that the YAML files use."""
     store = ConfigStore.instance()
@@ -292,9 +388,11 @@ def register() -> None:
         ("imagenet", ImageNetConfig),
         ("lars", LARSConfig),
         ("sgd", OptimizerConfig),
+        ("resnet50", ResNet50Config),
     ]:
         store.store(group="schema", name=name, node=node)
     OmegaConf.register_new_resolver("divide", divide, replace=True)
+    OmegaConf.register_new_resolver("by_batch", by_batch, replace=True)
     OmegaConf.register_new_resolver("min", min, replace=True)
     # lr proportional to the batch, or to its square root, from a published pair of lr and batch
     OmegaConf.register_new_resolver("linear", lambda lr, batch, total: lr * total / batch, replace=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -16,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train.batchnorm import RunningStatistics
 from train.config import OptimizerConfig
-from train.model import MODELS
 from train.optimizer import make_optimizer
 from train.step import Arithmetic, MicroBatch, train_step
 from train.world import World
@@ -73,8 +73,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def footprint(
-    model: str,
-    classes: int,
+    network: Callable[[], nn.Module],
     size: int,
     optimizer: OptimizerConfig,
     *,
@@ -83,18 +82,18 @@ def footprint(
     dtype: torch.dtype,
     fake: bool = True,
 ) -> Footprint:
-    """Take two steps of ``model`` on images ``micro,3,size,size`` and look at the second, where momentum is there.
+    """Take two steps of ``network`` on images ``micro,3,size,size`` and look at the second, where momentum is there.
 
     Counted is what tensors hold. A GPU's own libraries, its allocator's gaps and the images that wait for their
     turn come on top. With ``fake=False`` the same steps are really taken, on the CPU.
     """
     world, micro_batches = World(), min(accumulation, 2)
     with FakeTensorMode() if fake else nullcontext(), LiveBytes() as live:
-        net = MODELS[model](num_classes=classes)
+        net = network()
         statistics = sum(b.nbytes for b in net.buffers() if b.is_floating_point())
         gradients = sum(p.nbytes for p in net.parameters())
         weights = live.now
-        stepping, running = make_optimizer(net.parameters(), optimizer), RunningStatistics(net, world)
+        stepping, running = make_optimizer(net, optimizer), RunningStatistics(net, world)
 
         def images() -> Iterator[MicroBatch]:
             for _ in range(micro_batches):

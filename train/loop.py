@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lars import LARS
+from train.average import Average
 from train.batchnorm import RunningStatistics
 from train.checkpoint import Writer
 from train.config import Plan
@@ -47,6 +48,7 @@ class Training:
 
     model: nn.Module
     forward: nn.Module
+    average: Average | None  # what is evaluated, if not the model
     optimizer: Optimizer
     schedule: Callable[[int], float]  # lr of a step
     loader: Loader
@@ -63,11 +65,26 @@ class Training:
     about: dict[str, Any]  # what a checkpoint says of its run
     save_every_seconds: float
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
+    stop_at_top1: float | None  # percent
     position: Position = field(default_factory=Position)
     stepped: Callable[[], None] = lambda: None  # called after every step
 
     def lr(self, step: int) -> float:
         return self.position.lr_scale * self.schedule(step)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated, and kept at the end."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def has_reached_top1(self) -> bool:
+        """Whether the last evaluation had the top-1 at which the run is to stop."""
+        return self.stop_at_top1 is not None and self.position.last_top1 >= self.stop_at_top1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.position.step >= self.plan.steps or self.has_reached_top1
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and containers, from which ``restore`` goes on bit for bit."""
@@ -76,11 +93,14 @@ class Training:
             "position": vars(self.position).copy(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **({"average": self.average.model.state_dict()} if self.average else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
         self.position = Position(**state["position"])
 
     def go_back(self, state: dict[str, Any], diverged: Diverged, lower: float) -> None:
@@ -108,7 +128,7 @@ class Training:
         while True:
             if self.position.rows < self.position.step // self.plan.steps_per_epoch:
                 self._evaluate()
-            if self.position.step >= limit:
+            if self.position.step >= limit or self.has_reached_top1:
                 break
             self._train_epoch(statistics, limit)
         if self.checkpoints:
@@ -144,6 +164,8 @@ class Training:
             if loss is None:
                 position.epoch_loss = epoch_loss.item()
                 self._leave()
+            if self.average:
+                self.average.update()
             self.stepped()
             epoch_loss += loss
             position.step = step + 1
@@ -188,7 +210,7 @@ class Training:
         # the last evaluation's mistakes are pictured; looking costs nothing that could change its scores
         mistakes = Mistakes() if epoch == plan.epochs else None
         scores = evaluate(
-            self.model,
+            self.evaluated,
             self.loader.validation(),
             self.world,
             self.arithmetic,

@@ -25,11 +25,12 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.downsample(x), inplace=True)
 
 
-def resnet8(num_classes: int) -> nn.Sequential:
+def resnet8(num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
     """The CIFAR ResNet of 6n+2 layers with n=1, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
 
     81,552 parameters at 64 classes. A change of stride has a projection in its shortcut, and convolutions
-    start as torchvision's ResNets do (He initialisation by fan-out).
+    start as torchvision's ResNets do (He initialisation by fan-out). With ``zero_gamma`` the last BatchNorm of each
+    block starts with weight 0, so that a block begins as its shortcut (Goyal et al. 2017, section 5.1).
     """
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))
@@ -43,15 +44,26 @@ def resnet8(num_classes: int) -> nn.Sequential:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, _Block) and zero_gamma:
+            nn.init.zeros_(module.bn2.weight)
     return net
 
 
-def resnet50(num_classes: int) -> nn.Module:
-    """torchvision's ResNet-50, stride in the 3x3 convolutions, for float images ``N,3,H,W``."""
+def resnet50(num_classes: int, zero_gamma: bool = False, stride_in_1x1: bool = False) -> nn.Module:
+    """torchvision's ResNet-50, stride in the 3x3 convolutions, for float images ``N,3,H,W``.
+
+    With ``stride_in_1x1`` it is in the first 1x1 convolution of a block, as published (He et al. 2015); weights
+    have the same names and shapes. ``zero_gamma`` as in ``resnet8``.
+    """
     # takes a second that small models need not wait for
     from torchvision.models import resnet50
+    from torchvision.models.resnet import Bottleneck
 
-    return resnet50(num_classes=num_classes)
+    net = resnet50(num_classes=num_classes, zero_init_residual=zero_gamma)
+    for block in net.modules():
+        if isinstance(block, Bottleneck) and stride_in_1x1:
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return net
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"resnet8": resnet8, "resnet50": resnet50}

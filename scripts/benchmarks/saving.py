@@ -28,7 +28,7 @@ def measure(rounds: int) -> None:
     world, data = World(), open_data(chosen.data)
     plan = config.make_plan(chosen, data.train_images, 1)
     model = app.build_model(chosen, data.classes, world)
-    optimizer = make_optimizer(model.parameters(), chosen.optimizer)
+    optimizer = make_optimizer(model, chosen.optimizer)
     statistics_of, arithmetic = RunningStatistics(model, world), app.arithmetic_of(chosen, world)
     batches = itertools.cycle(itertools.islice(data.make_loader(plan, 0, world).train(0, 0), 8))
 

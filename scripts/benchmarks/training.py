@@ -65,7 +65,7 @@ def bare_epoch(
 ) -> Callable[[], float]:
     world = World()
     model = app.build_model(chosen, classes, world).train()
-    optimizer = make_optimizer(model.parameters(), chosen.optimizer)
+    optimizer = make_optimizer(model, chosen.optimizer)
     arithmetic = app.arithmetic_of(chosen, world)
 
     def epoch() -> float:

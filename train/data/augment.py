@@ -30,13 +30,13 @@ def tries(seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.float
     return uniform(CROP, seed, epoch, indices[:, None, None], np.arange(10)[:, None], np.arange(4))
 
 
-def scale_and_aspect_box(width: int, height: int, tries: NDArray[np.float64]) -> Box:
-    """A random rectangle, area 0.08-1, aspect 3/4-4/3 (Szegedy et al. 2015), to be resized to a square.
+def scale_and_aspect_box(width: int, height: int, tries: NDArray[np.float64], min_area: float) -> Box:
+    """A random rectangle, area ``min_area``-1, aspect 3/4-4/3 (Szegedy et al. 2015), to be resized to a square.
 
     As torchvision's RandomResizedCrop: ten tries, then the largest central one.
     """
     for area, aspect, x, y in tries.tolist():
-        target = width * height * (0.08 + 0.92 * area)
+        target = width * height * (min_area + (1 - min_area) * area)
         ratio = math.exp(math.log(3 / 4) + aspect * (math.log(4 / 3) - math.log(3 / 4)))
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -43,7 +43,7 @@ def training_image(source: Source, index: int, config: ImageNetConfig, drawn: ND
         pixels = np.array(_by_pillow(content, source, index))
         height, width = pixels.shape[:2]
     minimal = config.train_crop == "minimal"
-    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, drawn)
+    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, drawn, config.min_area)
     side = config.resize if minimal else config.size
     plain = pixels is None
     if pixels is None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from train.config import ImageNetConfig, Plan
+from train.config import ImageNetConfig, Plan, train_size
 from train.data import augment
 from train.data.decode import draw, evaluation_image, training_image
 from train.data.loader import Normalise, micro_batches, shares
@@ -115,7 +116,7 @@ class _Samples(Dataset[Any]):
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[Remark]] | UserError:
         epoch, indices = request
-        source, config = (self._val if epoch is None else self._train), self._config
+        source, config = (self._val, self._config) if epoch is None else (self._train, in_epoch(self._config, epoch))
         images = _empty_batch(len(indices), config.size)
         pixels, remarks, used = images.numpy(), [], indices.copy()
         drawn = None if epoch is None else draw(config, self._seed, epoch, indices)
@@ -138,6 +139,12 @@ class _Samples(Dataset[Any]):
                     remarks.append((SKIPPED, str(error)))
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
         return images, torch.from_numpy(source.labels(used)), flip, remarks
+
+
+def in_epoch(config: ImageNetConfig, epoch: int) -> ImageNetConfig:
+    """``config`` with the sizes of training images in ``epoch``."""
+    size = train_size(config, epoch)
+    return replace(config, size=size, resize=config.resize * size // config.size)
 
 
 def _empty_batch(count: int, size: int) -> Tensor:
