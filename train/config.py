@@ -296,7 +296,8 @@ def validate(config: Config) -> None:
         if key in BELOW_ONE and not 0 <= value < 1:
             raise UserError(f"{said} must be in [0, 1)")
     if config.batch.total % config.batch.micro:
-        below = max(n for n in range(1, config.batch.micro + 1) if config.batch.total % n == 0)
+        most = min(config.batch.micro, config.batch.total)
+        below = max(n for n in range(1, most + 1) if config.batch.total % n == 0)
         raise UserError(
             f"batch.total={config.batch.total} is not a multiple of batch.micro={config.batch.micro}: "
             f"batch.micro={below} divides it"
