@@ -1,6 +1,7 @@
 """The plan: memory as measured, traffic and time as published, and that it starts nothing."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from train.data import ILSVRC_2012, foreseen
 from train.errors import UserError
 from train.footprint import Footprint, footprint
 from train.main import CONFIGS, composed
+from train.model import resnet8
 
 FULL_PRECISION = ("FP32", "TF32")
 
@@ -62,7 +64,7 @@ def test_resnet50_has_its_parameters_statistics_and_operations(resnet50: Footpri
 
 @pytest.mark.parametrize(("optimizer", "dtype"), [("lars", torch.float32), ("sgd", torch.bfloat16)])
 def test_memory_is_what_the_same_step_allocates_on_a_cpu(optimizer, dtype):
-    what = {"model": "resnet8", "classes": 64, "size": 32, "optimizer": composed(f"optimizer={optimizer}").optimizer,
+    what = {"network": partial(resnet8, 64), "size": 32, "optimizer": composed(f"optimizer={optimizer}").optimizer,
             "micro": 64, "accumulation": 2, "dtype": dtype}  # fmt: skip
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
         real = footprint(**what, fake=False)

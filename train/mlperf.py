@@ -115,8 +115,8 @@ def facts(config: Config, plan: Plan, data: Data) -> dict[str, Any]:
     warmup_steps = round(schedule.warmup_epochs * plan.steps_per_epoch)
     about_optimizer = {
         "base_learning_rate": optimizer.lr,
-        "end_learning_rate": getattr(schedule, "end_lr", 0.0),
-        **({"learning_rate_decay_poly_power": schedule.power} if getattr(schedule, "decay", "poly") == "poly" else {}),
+        "end_learning_rate": schedule.end_lr,
+        **({"learning_rate_decay_poly_power": schedule.power} if schedule.decay == "poly" else {}),
         # over which lr falls
         "learning_rate_decay_steps": plan.steps - (warmup_steps if schedule.origin == "warmup" else 0),
         "learning_rate_warmup_epochs": schedule.warmup_epochs,
