@@ -1,10 +1,11 @@
 """Run the experiments on fractals that the report shows, one after the other; finished ones are not run again.
 
-Usage: python scripts/experiments.py [rows] [lr] [best]      (all three, in this order, when none is named)
+Usage: python scripts/experiments.py [rows] [lr] [best] [recipes]      (all, in this order, when none is named)
 
 ``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
 ``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
-``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5.
+``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5;
+``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
 and started again, it goes on where it was. All of them take some eight hours on two cores.
@@ -36,6 +37,14 @@ OPTIMIZERS = ("lars", "sgd")
 # lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
 MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
 DECADES = (-1.5, -0.75, 0.0, 0.75, 1.5)
+# and the batches that they publish
+RECIPES = {
+    "paper": ("256", "8k", "16k", "32k"),
+    "nus": ("4k", "8k", "16k", "32k"),
+    "mlperf": ("4k", "8k", "16k", "32k", "48k", "64k"),
+    "goyal": ("256", "4k", "8k"),
+    "nesterov": ("256", "4k", "32k"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,14 @@ def best_lr(preset: str, optimizer: str) -> float:
     return max(ends, key=lambda rate: ends[rate])
 
 
-GROUPS = {"rows": rows, "lr": lr, "best": best}
+def recipes() -> Iterator[Experiment]:
+    for recipe, presets in RECIPES.items():
+        for preset in presets:
+            chosen = (f"recipe={recipe}", f"batch={preset}", "epochs=10")
+            yield Experiment("recipes", f"{recipe}-{preset}", chosen)
+
+
+GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes}
 
 
 def run(experiment: Experiment) -> int:
@@ -131,7 +147,7 @@ def layers(board: Path) -> list[dict[str, object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", metavar="group", help="rows, lr or best; by default all")
+    parser.add_argument("groups", nargs="*", metavar="group", help="rows, lr, best or recipes; by default all")
     chosen = parser.parse_args().groups or list(GROUPS)
     if unknown := set(chosen) - set(GROUPS):
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")

@@ -24,6 +24,7 @@ TABLES = {
     ("results/README.md", "rows"): tables.rows_table,
     ("results/README.md", "lr"): tables.lr_table,
     ("results/README.md", "best"): tables.best_table,
+    ("results/README.md", "recipes"): tables.recipes_table,
 }
 
 

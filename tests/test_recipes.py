@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from scripts import experiments
 from tests.test_resume import assert_same_run, rows
 from train import app, command_line, config
 from train.average import Average
@@ -464,3 +465,8 @@ def test_a_run_ends_finished_after_the_evaluation_that_reaches_its_top1(tiny, tm
     never = [*small, "epochs=1", "stop_at_top1=100", f"runs_dir={tmp_path}", "name=never"]
     app.train(composed(*never), World(), StopRequest(), "test")
     assert json.loads((tmp_path / "never/result.json").read_text())["reached_top1"] is None
+
+
+def test_the_experiments_take_each_recipe_at_every_batch_that_it_publishes():
+    others = {recipe: tuple(batches) for recipe, batches in PUBLISHED.items() if recipe != "torchlars"}
+    assert experiments.RECIPES == others

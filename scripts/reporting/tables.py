@@ -1,6 +1,7 @@
 """Every table of the READMEs, as Markdown, from records and benchmarks."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from scripts import experiments, plan
@@ -16,6 +17,7 @@ from scripts.reporting.records import (
     on_fractals,
     on_imagenet,
     published,
+    read,
     spread,
 )
 from train import forecast
@@ -91,6 +93,25 @@ def best_table() -> str:
     lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
     lines += [f"| `32k` | {name.upper()} | {figures(found.get(name, []), 3)} |" for name in OPTIMIZERS]
     return "\n".join(lines)
+
+
+def recipes_table() -> str:
+    """Top-1 of each recipe at each batch after 10 epochs, or after fewer where that was its aim."""
+    lines = ["| `recipe=` | top-1 % after 10 epochs, by `batch=` |", "|---|---|"]
+    for recipe, presets in experiments.RECIPES.items():
+        folders = {preset: experiments.RECORDS / "recipes" / f"{recipe}-{preset}" for preset in presets}
+        cells = ", ".join(f"`{preset}` {_reached(folder)}" for preset, folder in folders.items())
+        lines.append(f"| `{recipe}` | {cells} |")
+    return "\n".join(lines)
+
+
+def _reached(folder: Path) -> str:
+    if not folder.exists():
+        return MISSING
+    record = read(folder)
+    if not record.result:
+        return "diverged"
+    return f"{record.last:.1f}" + (f" (epoch {len(record.rows)})" if len(record.rows) < 10 else "")
 
 
 def figures(seeds: list[Record], wanted: int) -> str:
