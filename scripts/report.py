@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.reporting import boards, plots, tables  # noqa: E402
+from scripts.reporting import boards, costs, fractals, imagenet, tables, why  # noqa: E402
+
+PLOTS = [*fractals.PLOTS, *why.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
+PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
     ("README.md", "table"): tables.main_table,
@@ -49,8 +52,8 @@ def main() -> int:
             stale.append(name)
             if not check:
                 path.write_text(new)
-    for plot in plots.PLOTS:
-        path, text = plots.FOLDER / f"{plot.name}.csv", plot.as_csv()
+    for plot in PLOTS:
+        path, text = PICTURES / f"{plot.name}.csv", plot.as_csv()
         if not text:
             continue
         if not path.exists() or path.read_text() != text or not path.with_suffix(".png").exists():

@@ -12,14 +12,15 @@ from torch.profiler import ProfilerActivity, profile
 from scripts.reporting import scaling
 from tests.conftest import App
 from train import app as application
-from train import command_line, forecast
+from train import command_line
 from train.config import WITHOUT_EFFECT, Config, flatten, make_plan
-from train.cost import Cost, all_reduce_seconds, cost_of, speed_of
 from train.data import ILSVRC_2012, foreseen
 from train.errors import UserError
-from train.footprint import Footprint, footprint
 from train.main import CONFIGS, composed
 from train.model import resnet8
+from train.planning import forecast
+from train.planning.cost import Cost, all_reduce_seconds, cost_of, speed_of
+from train.planning.footprint import Footprint, footprint
 
 FULL_PRECISION = ("FP32", "TF32")
 

@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from train import checkpoint, forecast, mlperf, record
+from train import checkpoint, mlperf, record
 from train.average import Average
 from train.bands import Bands
 from train.config import WITHOUT_EFFECT, Config, FractalsConfig, ImageNetConfig, Plan, flatten, make_plan
 from train.data import Data, foreseen, open_data
 from train.errors import Diverged, Stopped, UserError
-from train.footprint import Footprint, footprint
 from train.log import Log, Silence
 from train.loop import Position, Training
 from train.mlperf import MLPerfLog
 from train.model import MODELS
 from train.optimizer import make_optimizer
+from train.planning import forecast
+from train.planning.footprint import Footprint, footprint
 from train.profiler import tracing
 from train.run import Run
 from train.schedule import learning_rate

@@ -16,8 +16,8 @@ import torch.multiprocessing as multiprocessing
 from scripts.benchmarks.keep import spread, write
 from train import app
 from train.config import make_plan
-from train.cost import BUCKET, cost_of, speed_of
 from train.main import composed
+from train.planning.cost import BUCKET, cost_of, speed_of
 
 MAIN = Path(__file__).parents[2] / "train" / "main.py"
 # ResNet-8 sums 0.3 MB for a long micro-batch, ResNet-50 on 32 pixels 94 MB for a short one

@@ -1,12 +1,12 @@
-"""The model of ``train/cost.py`` against what others measured: results/published/scaling.csv."""
+"""The model of ``train/planning/cost.py`` against what others measured: results/published/scaling.csv."""
 
 import itertools
 from dataclasses import dataclass, replace
 
 from scripts.reporting.records import published
 from train.config import Plan
-from train.cost import Speed, cost_of
 from train.main import composed
+from train.planning.cost import Speed, cost_of
 
 GRADIENTS, STATISTICS = 102_228_128, 212_480  # bytes of ResNet-50's 25,557,032 parameters and 53,120 statistics
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts import experiments, plan
+from scripts import experiments
 from scripts.experiments import OPTIMIZERS
 from scripts.reporting import scaling
+from scripts.reporting.costs import MACHINES, costs_of_rows
 from scripts.reporting.records import (
     BENCHMARKS,
     PRESETS,
@@ -20,7 +21,7 @@ from scripts.reporting.records import (
     read,
     spread,
 )
-from train import forecast
+from train.planning import forecast
 
 MISSING = "missing"
 
@@ -158,10 +159,10 @@ def data_table() -> str:
 
 def plan_table() -> str:
     """Estimated time and cost of the four rows on ImageNet, on one machine of each kind."""
-    machines = plan.MACHINES
+    machines = MACHINES
     names = [f"8 x {m.upper()}: images/s | time | $" for m in machines]
     lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(machines)]
-    found = {(c.plan.machine, c.batch.preset): costs[0] for c, costs in plan.costs_of_rows("plan.gpus=[8]")}
+    found = {(c.plan.machine, c.batch.preset): costs[0] for c, costs in costs_of_rows("plan.gpus=[8]")}
     for preset in PRESETS:
         costs = [found[machine, preset] for machine in machines]
         cells = [f"{c.images_per_second:,.0f} | {forecast.time_of(c)} | {forecast.dollars_of(c)}" for c in costs if c]

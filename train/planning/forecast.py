@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from train.config import Config, Plan, make_plan
-from train.cost import Cost, cost_of, speed_of
 from train.errors import UserError
-from train.footprint import Footprint
+from train.planning.cost import Cost, cost_of, speed_of
+from train.planning.footprint import Footprint
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 

@@ -1,0 +1,123 @@
+"""Plots of the runs on fractals: top-1 and loss over the epochs, at the end, and over learning rates."""
+
+import itertools
+import statistics
+from math import nan
+
+from matplotlib.axes import Axes
+
+from scripts.experiments import OPTIMIZERS
+from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.records import by_row, on_fractals
+
+
+def curves(key: str) -> list[dict[str, object]]:
+    """Mean, least and largest of ``key`` over the seeds, after every epoch of each row on fractals."""
+    found = []
+    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
+        for rows in zip(*(s.rows for s in seeds), strict=False):
+            values = [row[key] for row in rows]
+            found.append(
+                {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
+                 "seeds": len(seeds), "epoch": rows[0]["epoch"], "mean": round(statistics.mean(values), 4),
+                 "least": round(min(values), 4), "largest": round(max(values), 4)}
+            )  # fmt: skip
+    return found
+
+
+def draw_curves(axes: Axes, rows: Rows, label: str) -> None:
+    for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+        points = list(group)
+        epochs, mean, least, largest = (
+            [float(p[key]) for p in points] for key in ("epoch", "mean", "least", "largest")
+        )
+        style = "-" if (optimizer == "sgd") == (batch == "256") else "--"
+        name = f"{batch} ({int(points[0]['images']):,}), {optimizer.upper()}: {label.format(mean[-1])}"
+        axes.plot(epochs, mean, style, color=COLOURS[batch], label=name, linewidth=1.6)
+        axes.fill_between(epochs, least, largest, color=COLOURS[batch], alpha=0.15, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0, 90)
+    axes.legend(title="batch= (images a step), optimizer: last epoch", fontsize=8, title_fontsize=8)
+
+
+def draw_top1(axes: Axes, rows: Rows) -> None:
+    draw_curves(axes, rows, "{:.1f} %")
+    axes.set_ylabel("validation top-1 (%)")
+    axes.set_ylim(0, 100)
+    axes.set_title("ResNet-8 on fractals, 64 classes (not ImageNet), batches divided by 8", fontsize=10)
+
+
+def draw_loss(axes: Axes, rows: Rows) -> None:
+    draw_curves(axes, rows, "{:.3f}")
+    axes.set_ylabel("training loss (nats)")
+    axes.set_yscale("log")
+    axes.set_title("ResNet-8 on fractals: mean training loss of each epoch", fontsize=10)
+
+
+def final() -> list[dict[str, object]]:
+    """Top-1 at the last epoch by batch, over seeds."""
+    found = []
+    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
+        ends = [s.last for s in seeds]
+        found.append(
+            {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
+             "seeds": len(ends), "mean": round(statistics.mean(ends), 4),
+             "deviation": round(statistics.stdev(ends), 4) if len(ends) > 1 else 0.0}
+        )  # fmt: skip
+    return found
+
+
+def draw_final(axes: Axes, rows: Rows) -> None:
+    ticks = sorted({int(p["images"]) for p in rows})
+    for optimizer, marker in zip(OPTIMIZERS, "os", strict=True):
+        points = {int(p["images"]): p for p in rows if p["optimizer"] == optimizer}
+        # no line over a batch that is still to come
+        mean, deviation = (
+            [float(points[t][key]) if t in points else nan for t in ticks] for key in ("mean", "deviation")
+        )
+        axes.errorbar(
+            ticks, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_xlabel("images a step (batch= divided by 8)")
+    axes.set_ylabel("validation top-1 at the last epoch (%)")
+    axes.set_title(
+        "ResNet-8 on fractals: mean and standard deviation over seeds; SGD's lr follows the batch", fontsize=10
+    )
+    axes.legend()
+
+
+def rates() -> list[dict[str, object]]:
+    """Top-1 after 30 epochs by learning rate; of a run that diverged, none."""
+    return [
+        {"batch": r.preset, "optimizer": r.optimizer, "lr": float(r.config.optimizer.lr),
+         "top1": round(r.last, 4) if r.result else ""}
+        for r in sorted(on_fractals("lr"), key=lambda r: (r.preset, r.optimizer, float(r.config.optimizer.lr)))
+    ]  # fmt: skip
+
+
+def draw_rates(axes: Axes, rows: Rows) -> None:
+    for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+        points = list(group)
+        middle = float(points[len(points) // 2]["lr"])
+        x = [float(p["lr"]) / middle for p in points]
+        y = [float(p["top1"] or 0) for p in points]
+        style = "-" if batch == "256" else "--"
+        axes.plot(
+            x, y, style, marker="o", color=COLOURS[optimizer], label=f"{batch}, {optimizer.upper()}, 1 = {middle:g}"
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate, in units of the row's")
+    axes.set_ylabel("validation top-1 after 30 epochs (%), 0: diverged")
+    axes.set_ylim(0, 100)
+    axes.set_title("ResNet-8 on fractals: sensitivity to the learning rate, seed 0", fontsize=10)
+    axes.legend()
+
+
+PLOTS = [
+    Plot("fractals-top1", lambda: curves("val_top1"), draw_top1),
+    Plot("fractals-loss", lambda: curves("train_loss"), draw_loss),
+    Plot("fractals-final", final, draw_final),
+    Plot("fractals-lr", rates, draw_rates),
+]
