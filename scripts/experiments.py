@@ -1,14 +1,15 @@
 """Run the experiments on fractals that the report shows, one after the other; finished ones are not run again.
 
-Usage: python scripts/experiments.py [rows] [lr] [best] [recipes]      (all, in this order, when none is named)
+Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    (all, in this order, when none is named)
 
 ``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
 ``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
 ``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5;
-``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more.
+``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more;
+``resnet50``  the mission's own network at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some eight hours on two cores.
+and started again, it goes on where it was. All of them take some ten hours on two cores.
 """
 
 import argparse
@@ -108,7 +109,12 @@ def recipes() -> Iterator[Experiment]:
             yield Experiment("recipes", f"{recipe}-{preset}", chosen)
 
 
-GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes}
+def resnet50() -> Iterator[Experiment]:
+    for preset in ("32k", "256"):
+        yield Experiment("resnet50", preset, ("model=resnet50", f"batch={preset}", "epochs=30"))
+
+
+GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes, "resnet50": resnet50}
 
 
 def run(experiment: Experiment) -> int:
@@ -147,7 +153,7 @@ def layers(board: Path) -> list[dict[str, object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", metavar="group", help="rows, lr, best or recipes; by default all")
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"{', '.join(GROUPS)}; by default all")
     chosen = parser.parse_args().groups or list(GROUPS)
     if unknown := set(chosen) - set(GROUPS):
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")

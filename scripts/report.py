@@ -28,6 +28,7 @@ TABLES = {
     ("results/README.md", "lr"): tables.lr_table,
     ("results/README.md", "best"): tables.best_table,
     ("results/README.md", "recipes"): tables.recipes_table,
+    ("results/README.md", "resnet50"): tables.resnet50_table,
 }
 
 
