@@ -379,7 +379,6 @@ def family(pid: int) -> list[int]:
 
 def test_memory_is_flat_and_nothing_is_left_behind(tmp_path: Path):
     image_folder(tmp_path / "root")
-    shm = set(os.listdir("/dev/shm"))
     command = [
         sys.executable, str(MAIN), f"data.root={tmp_path}/root", "model=resnet8", "data.size=32", "data.resize=40",
         "batch.total=12", "batch.micro=6", "epochs=400", "name=run", "precision=fp32", "data.workers=2",
@@ -397,14 +396,21 @@ def test_memory_is_flat_and_nothing_is_left_behind(tmp_path: Path):
     for size in later:
         assert size.keys() == first.keys()
         assert all(size[pid] <= 1.02 * first[pid] + 256 for pid in size), (first, size)
+    shared = set().union(*(shared_memory(pid) for pid in members))
+    assert shared
     process.kill()
     process.wait()
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}/statm").exists() and resident(pid) for pid in members[1:]):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.1)
-    # the kernel's own shared memory of a killed process goes with it
-    assert set(os.listdir("/dev/shm")) <= shm
+    assert not shared & set(os.listdir("/dev/shm"))
+
+
+def shared_memory(pid: int) -> set[str]:
+    """Names in /dev/shm that the process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split("/dev/shm/")[1] for line in lines if "/dev/shm/" in line and "(deleted)" not in line}
 
 
 # Configuration ---------------------------------------------------------------------------------------------------
