@@ -1,14 +1,19 @@
 """How many processes a run takes on a machine with GPUs, and that a step on one never waits for the device."""
 
+import signal
+from pathlib import Path
+
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from lars import LARS
 from train.batchnorm import RunningStatistics
 from train.errors import UserError
-from train.launch import process_count
+from train.launch import launch, process_count
 from train.main import composed
 from train.model import resnet8
+from train.signals import ASKING
 from train.step import Arithmetic, train_step
 from train.world import World
 
@@ -53,3 +58,23 @@ def test_a_training_step_never_waits_for_the_device():
     assert loss is not None and loss.device == device
     with pytest.raises(RuntimeError):
         loss.item()
+
+
+@pytest.mark.parametrize(("is_finished", "code"), [(True, 0), (False, 75)])
+def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, code: int
+):
+    """While Python ends, its handlers are gone and a signal ends the process at once."""
+
+    def run(_settings: object) -> None:
+        raise ChildFailedError("main.py", {1: ProcessFailure(1, 1, -signal.SIGTERM, "none")})
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    if is_finished:
+        (tmp_path / "result.json").touch()
+    handlers = {number: signal.getsignal(number) for number in ASKING}
+    try:
+        assert launch(2, [], tmp_path) == code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

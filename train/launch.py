@@ -55,6 +55,9 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         if said := [code for code in codes if code > 0]:
             return said[0]
         killer = signal.Signals(-codes[0])
+        if killer in ASKING and (run_folder / "result.json").exists():
+            # it met a worker that had nothing left to do but end
+            return 0
         print(
             f"a worker was ended by {killer.name}: start the same command again, what was saved is intact",
             file=sys.stderr,
