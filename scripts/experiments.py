@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from train.errors import Diverged  # noqa: E402
 
 RECORDS = ROOT / "results" / "fractals"
-RUNS = ROOT / "runs" / "experiments"
+RUNS = Path("runs", "experiments")  # in the checkout, so that records name no folder of a machine
 
 FILES = ("config.yaml", "log.jsonl", "result.json", "diverged")  # of a run's folder, those there are
 
@@ -120,9 +120,9 @@ GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes, "resnet50": 
 def run(experiment: Experiment) -> int:
     """Run it, or go on with it, and file its record; the app's exit code."""
     # the run's own folder name is the app's to spell: one per name
-    folder = RUNS / f"{experiment.group}-{experiment.name}"
+    folder = ROOT / RUNS / f"{experiment.group}-{experiment.name}"
     command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
-    done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"])
+    done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"], cwd=ROOT)
     if done.returncode not in (0, Diverged.exit_code):
         return done.returncode
     experiment.record.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,8 +24,15 @@ from train.data import fractals  # noqa: E402
 from train.main import composed  # noqa: E402
 
 RECORD = ROOT / "results" / "rehearsal"
-IMAGES = ["data.classes=1000", "data.train_per_class=33", "data.val_per_class=2", "data.size=64"]
-RUN = ["batch=32k", "data.size=64", "data.resize=64", "epochs=2", "log.every_steps=1", "name=rehearsal"]
+RUNS = Path("runs", "rehearsal")  # in the checkout, so that the record names no folder of a machine
+IMAGES = [
+    f"data.root={ROOT / RUNS / 'images'}",
+    "data.classes=1000",
+    "data.train_per_class=33",
+    "data.val_per_class=2",
+    "data.size=64",
+]
+RUN = ["batch=32k", "data.size=64", "data.resize=64", "epochs=2", "log.every_steps=1", "name=run"]
 
 
 def phases(board: Path, began: float, ended: float) -> dict[str, float]:
@@ -48,18 +54,18 @@ def phases(board: Path, began: float, ended: float) -> dict[str, float]:
 def main() -> int:
     data = composed("data=fractals", "batch.total=64", "batch.micro=64", *IMAGES).data
     assert isinstance(data, FractalsConfig)
-    root = fractals.provide(data)
-    with tempfile.TemporaryDirectory() as folder:
-        overrides = [*RUN, f"data.root={root}", f"runs_dir={folder}"]
-        began = time.time()
-        done = subprocess.run([sys.executable, str(ROOT / "train" / "main.py"), *overrides])
-        if done.returncode:
-            return done.returncode
-        run = Path(folder) / "rehearsal"
-        took = phases(run / "tb", began, time.time())
-        RECORD.mkdir(exist_ok=True)
-        for name in ("config.yaml", "log.jsonl", "result.json"):
-            shutil.copy(run / name, RECORD / name)
+    fractals.provide(data)
+    run = ROOT / RUNS / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    overrides = [*RUN, f"data.root={RUNS / 'images'}", f"runs_dir={RUNS}"]
+    began = time.time()
+    done = subprocess.run([sys.executable, "train/main.py", *overrides], cwd=ROOT)
+    if done.returncode:
+        return done.returncode
+    took = phases(run / "tb", began, time.time())
+    RECORD.mkdir(exist_ok=True)
+    for name in ("config.yaml", "log.jsonl", "result.json"):
+        shutil.copy(run / name, RECORD / name)
     # of the largest of its processes, which is the one that trains
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     figures = {"seconds": took, "peak_resident_mib": round(peak / 1024)}

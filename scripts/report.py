@@ -29,6 +29,7 @@ TABLES = {
     ("results/README.md", "best"): tables.best_table,
     ("results/README.md", "recipes"): tables.recipes_table,
     ("results/README.md", "resnet50"): tables.resnet50_table,
+    ("results/README.md", "rehearsal"): tables.rehearsal_table,
 }
 
 

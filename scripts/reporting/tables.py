@@ -112,6 +112,18 @@ def resnet50_table() -> str:
     return "\n".join([*lines, *(f"| `{e.name}` | {_reached(e.record)} |" for e in experiments.resnet50())])
 
 
+def rehearsal_table() -> str:
+    """Seconds by phase and peak memory of ``scripts/rehearsal.py``."""
+    folder = experiments.ROOT / "results" / "rehearsal"
+    measured, record = json.loads((folder / "phases.json").read_text()), read(folder)
+    assert record.result
+    hardware = record.result["hardware"]
+    lines = ["| phase | seconds |", "|---|---|", *(f"| {name} | {s:,.0f} |" for name, s in measured["seconds"].items())]
+    about = f"Peak memory of the training process: {measured['peak_resident_mib']:,} MiB resident. "
+    about += f"{hardware['cpu']}, {hardware['cores']} cores, {record.config.precision}."
+    return "\n".join([*lines, "", about])
+
+
 def _reached(folder: Path) -> str:
     if not folder.exists():
         return MISSING
