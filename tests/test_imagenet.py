@@ -55,6 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_real_sized_jpegs_train_at_224_below_half_of_ln_classes(app: App, root: Path, tmp_path: Path):
     done = app(
         f"data.root={root}", "batch=8k", "batch.total=12", "batch.micro=12", "epochs=12",

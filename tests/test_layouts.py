@@ -171,6 +171,7 @@ def test_every_layout_gives_the_same_images_in_the_order_of_class_and_name(root:
     assert "n00000007_0" in train.name(0) and str(root) in train.name(0)
 
 
+@pytest.mark.slow
 def test_every_layout_trains_to_the_same_weights(app: App, tmp_path: Path):
     import hashlib
 
