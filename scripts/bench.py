@@ -24,7 +24,7 @@ BENCHMARKS = {
     "optimizer": ("optimizer", 60),
     "data": ("data", 7),
     "index": ("index", 3),
-    "checkpoint": ("saving", 5),
+    "checkpoint": ("saving", 4),
     "plan": ("planning", 5),
 }
 

@@ -40,6 +40,7 @@ def test_a_run_too_short_for_a_profile_says_so(tmp_path: Path, capsys):
     assert not (tmp_path / "run/trace.json.gz").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_a_table_with_mean_and_deviation_over_its_seeds(app: App, tmp_path: Path):
     """Also one that ends early: the fifth job is refused."""
     done = app("-m", *SMALL, "epochs=1", "optimizer.lr=2,5,-1", "seed=0,1")

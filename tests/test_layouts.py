@@ -374,6 +374,7 @@ def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(t
     assert sorted((int(label), jpg) for label, jpg in read) == sorted(everything(packed[0]))
 
 
+@pytest.mark.slow
 def test_packing_goes_on_where_it_was_and_keeps_to_its_form(tmp_path: Path):
     root, out = tmp_path / "root", tmp_path / "out"
     root.mkdir()

@@ -36,6 +36,7 @@ from train.world import World
 # Processes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_one_and_two_processes_end_as_one(app: App, tmp_path: Path):
     # at larger learning rates rounding alone grows to more in 20 steps
     arguments = [*SMALL, "epochs=5", "optimizer.lr=0.1", "name=run"]
@@ -128,6 +129,7 @@ STUBS = {
 }
 
 
+@pytest.mark.slow
 def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_through(tmp_path: Path):
     """On two nodes with a process each, then on one node with two."""
     for name, text in STUBS.items():
