@@ -9,7 +9,6 @@ evaluated, and commit, versions, hardware and seed are known; copies configurati
 
 import argparse
 import json
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +19,13 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scripts.reporting.records import FILES, file_run  # noqa: E402
 from train import config  # noqa: E402
 from train.data import ILSVRC_2012  # noqa: E402
-from train.errors import UserError, report  # noqa: E402
-from train.main import composed  # noqa: E402
+from train.errors import UserError  # noqa: E402
+from train.main import MISTAKES, composed, refuse  # noqa: E402
 
 RECORDS = ROOT / "results" / "imagenet"
-FILES = ("config.yaml", "log.jsonl", "result.json")
 # what a record may differ in from its preset
 FREE = {*config.WITHOUT_EFFECT, "seed", "precision", "compile"}
 
@@ -75,11 +74,10 @@ def main() -> int:
     run = parser.parse_args().run
     try:
         record = RECORDS / check(run)
-    except UserError as error:
-        return report(error)
-    record.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        shutil.copy(run / name, record / name)
+    except MISTAKES as error:
+        # also of composing: the default recipe does not publish every batch
+        return refuse(error)
+    file_run(run, record)
     print(f"filed as {record.relative_to(ROOT)}: run python scripts/report.py, and commit both")
     return 0
 

@@ -75,3 +75,12 @@ def test_what_is_no_record_is_refused_with_the_reason(run: Path, harm, said):
     harm(run)
     with pytest.raises(UserError, match=said):
         add_record.check(run)
+
+
+def test_a_batch_that_the_table_does_not_publish_is_refused_in_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    another_value(run, "batch.preset", "4k")
+    monkeypatch.setattr(sys, "argv", ["add_record.py", str(run)])
+    assert add_record.main() == 2
+    assert "recipe=torchlars has no published values for batch=4k" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def _outcome(chosen: DictConfig, overrides: list[str]) -> int:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         # Hydra cannot be told not to write it
         Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-        if settings.evaluate is None:
+        if settings.evaluate is None and not settings.plan.show:
             by_key = (override.partition("=")[::2] for override in overrides)
             folder = Path(settings.runs_dir).expanduser() / settings.name
             swept.append(sweep.Job({key: value.strip("'") for key, value in by_key}, folder))
