@@ -13,9 +13,7 @@ and started again, it goes on where it was. All of them take some ten hours on t
 """
 
 import argparse
-import csv
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,12 +25,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scripts.reporting.records import FRACTALS as RECORDS  # noqa: E402
+from scripts.reporting.records import csv_text, file_run  # noqa: E402
 from train.errors import Diverged  # noqa: E402
 
-RECORDS = ROOT / "results" / "fractals"
 RUNS = Path("runs", "experiments")  # in the checkout, so that records name no folder of a machine
-
-FILES = ("config.yaml", "log.jsonl", "result.json", "diverged")  # of a run's folder, those there are
 
 OPTIMIZERS = ("lars", "sgd")
 # lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
@@ -125,15 +122,9 @@ def run(experiment: Experiment) -> int:
     done = subprocess.run([*command, f"runs_dir={RUNS}", f"name={folder.name}"], cwd=ROOT)
     if done.returncode not in (0, Diverged.exit_code):
         return done.returncode
-    experiment.record.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (folder / name).exists():
-            shutil.copy(folder / name, experiment.record / name)
-    if rows_of_layers := layers(folder / "tb"):
-        with open(experiment.record / "layers.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows_of_layers[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows_of_layers)
+    file_run(folder, experiment.record)
+    if text := csv_text(layers(folder / "tb")):
+        (experiment.record / "layers.csv").write_text(text)
     return 0
 
 

@@ -8,7 +8,6 @@ by, before each of the first N steps; the warm-up has 25. Files them, with confi
 """
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -23,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lars import LARS  # noqa: E402
+from scripts.reporting.records import csv_text  # noqa: E402
 from train import app, record  # noqa: E402
 from train.batchnorm import RunningStatistics  # noqa: E402
 from train.config import make_plan  # noqa: E402
@@ -66,10 +66,7 @@ def main() -> int:
             for p, w, g in zip(optimizer.adapted_parameters, weights, gradients, strict=True)
         ]
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / "layers.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    (FOLDER / "layers.csv").write_text(csv_text(rows))
     (FOLDER / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
     result = {
         "steps": steps,

@@ -1,6 +1,6 @@
 """Rehearse the largest row where no cluster is: ResNet-50, LARS, two steps of 32,768 images, by accumulation.
 
-Usage: python scripts/rehearsal.py      (half an hour on two cores)
+Usage: python scripts/rehearsal.py      (ten minutes on two cores)
 
 The app reads 33,000 JPEG files of 64 pixels in 1,000 classes, made by formula, through the pipeline of ImageNet. What
 it took is written to ``results/rehearsal``: the run's record, and peak memory and seconds by phase.
@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scripts.reporting.records import file_run  # noqa: E402
 from train.config import FractalsConfig  # noqa: E402
 from train.data import fractals  # noqa: E402
 from train.main import composed  # noqa: E402
@@ -63,9 +64,7 @@ def main() -> int:
     if done.returncode:
         return done.returncode
     took = phases(run / "tb", began, time.time())
-    RECORD.mkdir(exist_ok=True)
-    for name in ("config.yaml", "log.jsonl", "result.json"):
-        shutil.copy(run / name, RECORD / name)
+    file_run(run, RECORD)
     # of the largest of its processes, which is the one that trains
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     figures = {"seconds": took, "peak_resident_mib": round(peak / 1024)}

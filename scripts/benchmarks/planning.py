@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
@@ -99,8 +100,6 @@ def network() -> tuple[float, float]:
 
 
 def _all_reduce(rank: int, folder: Path) -> None:
-    import torch
-
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     seconds = []

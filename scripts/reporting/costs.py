@@ -1,5 +1,6 @@
 """What the rows would take on rented machines, and how far the model behind that is from published runs."""
 
+import functools
 import itertools
 
 from matplotlib.axes import Axes
@@ -18,6 +19,11 @@ from train.planning.footprint import Footprint
 MACHINES = ("a100", "h100")
 
 
+# of plot and table
+GPUS = "plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]"
+
+
+@functools.cache
 def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
     """Every row on every kind of machine, and what it costs on each of ``plan.gpus``."""
     found = []
@@ -50,7 +56,7 @@ def markdown(*overrides: str) -> str:
 def hours_of_rows(*overrides: str) -> list[dict[str, object]]:
     """Hours of each row on ImageNet by the number of GPUs that share its micro-batches."""
     found: list[dict[str, object]] = []
-    for config, costs in costs_of_rows("plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]", *overrides):
+    for config, costs in costs_of_rows(GPUS, *overrides):
         found += [
             {"batch": config.batch.preset, "machine": config.plan.machine, "gpus": cost.gpus,
              "hours": f"{cost.hours:.4g}", "dollars": "" if cost.dollars is None else f"{cost.dollars:.4g}"}

@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from scripts.reporting.records import csv_text
+
 # Okabe and Ito's palette, told apart also by the colour-blind
 COLOURS = {"256": "#000000", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "lars": "#0072B2", "sgd": "#D55E00"}
 
@@ -26,14 +28,7 @@ class Plot:
 
     def as_csv(self) -> str:
         """The file's text; nothing as long as there are no data."""
-        rows = self.data()
-        if not rows:
-            return ""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue()
+        return csv_text(self.data())
 
     def picture(self, path: Path, text: str) -> None:
         figure, axes = plt.subplots(figsize=self.inches, dpi=120)

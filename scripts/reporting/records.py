@@ -1,10 +1,13 @@
 """The committed records: finished runs on fractals and on ImageNet, and what others published."""
 
 import csv
+import io
 import itertools
 import json
+import shutil
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ FRACTALS = ROOT / "results" / "fractals"
 IMAGENET = ROOT / "results" / "imagenet"
 BENCHMARKS = ROOT / "results" / "benchmarks"
 OTHERS = ROOT / "results" / "published"
+
+FILES = ("config.yaml", "log.jsonl", "result.json")  # of a finished run's folder, which make its record
 
 PRESETS = {"256": 256, "8k": 8192, "16k": 16384, "32k": 32768}  # and their images a step, as published
 PUBLISHED_OPTIMIZER = {"256": "sgd", "8k": "lars", "16k": "lars", "32k": "lars"}
@@ -68,6 +73,25 @@ def read(folder: Path) -> Record:
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
         json.loads(result.read_text()) if result.exists() else None,
     )
+
+
+def file_run(run: Path, record: Path) -> None:
+    """Copy what makes a record of ``run``, finished or diverged, into the folder ``record``."""
+    record.mkdir(parents=True, exist_ok=True)
+    for name in (*FILES, "diverged"):
+        if (run / name).exists():
+            shutil.copy(run / name, record / name)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """The text of a CSV file with a column for each key; nothing when there are no rows."""
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def on_fractals(experiment: str) -> list[Record]:

@@ -7,7 +7,7 @@ from typing import Any
 from scripts import experiments
 from scripts.experiments import OPTIMIZERS
 from scripts.reporting import scaling
-from scripts.reporting.costs import MACHINES, costs_of_rows
+from scripts.reporting.costs import GPUS, MACHINES, costs_of_rows
 from scripts.reporting.records import (
     BENCHMARKS,
     PRESETS,
@@ -178,14 +178,16 @@ def data_table() -> str:
 
 def plan_table() -> str:
     """Estimated time and cost of the four rows on ImageNet, on one machine of each kind."""
-    machines = MACHINES
-    names = [f"8 x {m.upper()}: images/s | time | $" for m in machines]
-    lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(machines)]
-    found = {(c.plan.machine, c.batch.preset): costs[0] for c, costs in costs_of_rows("plan.gpus=[8]")}
+    names = [f"8 x {m.upper()}: images/s | time | $" for m in MACHINES]
+    lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(MACHINES)]
+    found = {
+        (config.plan.machine, config.batch.preset): next(cost for cost in costs if cost and cost.gpus == 8)
+        for config, costs in costs_of_rows(GPUS)
+    }
     for preset in PRESETS:
-        costs = [found[machine, preset] for machine in machines]
-        cells = [f"{c.images_per_second:,.0f} | {forecast.time_of(c)} | {forecast.dollars_of(c)}" for c in costs if c]
-        lines.append(f"| `{preset}` | {costs[0].micro if costs[0] else '-'} | {' | '.join(cells)} |")
+        costs = [found[machine, preset] for machine in MACHINES]
+        cells = [f"{c.images_per_second:,.0f} | {forecast.time_of(c)} | {forecast.dollars_of(c)}" for c in costs]
+        lines.append(f"| `{preset}` | {costs[0].micro} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
