@@ -15,7 +15,6 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-import torch
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +74,6 @@ def main() -> int:
         "data_fingerprint": data.fingerprint,
         "versions": record.versions(),
         "hardware": record.hardware(plan.processes),
-        "threads": torch.get_num_threads(),
         "command": f"python scripts/layers.py --steps {steps}",
         "commit": commit,
     }

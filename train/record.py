@@ -27,6 +27,7 @@ def hardware(processes: int) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": gpus,
         "processes": processes,
+        "threads": torch.get_num_threads(),  # of each
     }
 
 

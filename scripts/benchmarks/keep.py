@@ -4,8 +4,6 @@ import json
 import statistics
 from pathlib import Path
 
-import torch
-
 from train import record
 
 FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
@@ -18,7 +16,6 @@ def write(name: str, figures: dict[str, object]) -> None:
         **figures,
         "command": f"python scripts/bench.py {name}",
         "hardware": record.hardware(1),
-        "threads": torch.get_num_threads(),
         "versions": record.versions(),
         "commit": record.commit(),
     }
