@@ -329,6 +329,20 @@ def test_a_member_that_does_not_decode_is_named(app: App, tmp_path: Path):
     assert f"{member.name} in {tmp_path}/imagenet1k-train-0001.tar" in last and "mend or remove" in last
 
 
+@pytest.mark.parametrize("first", [0.0, 0.5], ids=["data", "footer"])
+def test_a_parquet_file_damaged_while_it_is_read_is_named(tmp_path: Path, first: float):
+    parquet(tmp_path)
+    source, _ = open_sources(tmp_path)
+    file = tmp_path / "data" / "train-00000-of-00002.parquet"
+    content = bytearray(file.read_bytes())
+    start, half = int(first * len(content)), len(content) // 2
+    content[start : start + half] = bytes(half)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"cannot read .* in {file}: ") as caught:
+        source.read(0)
+    assert "\n" not in str(caught.value)
+
+
 # Scripts ---------------------------------------------------------------------------------------------------------
 
 

@@ -56,10 +56,14 @@ class Parquet:
 
     def read(self, container: str, name: str, offset: int, size: int) -> bytes:
         if self._last != (container, offset):
+            import pyarrow
             import pyarrow.parquet as parquet
 
-            with parquet.ParquetFile(container) as file:
-                group = file.read_row_group(offset, columns=["image.bytes"])
+            try:
+                with parquet.ParquetFile(container) as file:
+                    group = file.read_row_group(offset, columns=["image.bytes"])
+            except pyarrow.ArrowException as error:
+                raise OSError(str(error)) from error
             self._images = group["image"].combine_chunks().field("bytes")
             self._last = container, offset
         return self._images[size].as_py()
@@ -112,7 +116,8 @@ class Source:
         try:
             return self._reader.read(self._containers[container], name, offset, size)
         except OSError as error:
-            raise UserError(f"cannot read {self.name(index)}: {error.strerror or error}") from error
+            why = " ".join((error.strerror or str(error)).split())  # pyarrow says it in several lines
+            raise UserError(f"cannot read {self.name(index)}: {why}") from error
 
 
 def open_sources(root: Path) -> tuple[Source, Source]:
