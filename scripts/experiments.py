@@ -1,6 +1,7 @@
 """Run the experiments on fractals that the report shows; finished ones are not run again.
 
 Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    (all, in this order, when none is named)
+       python scripts/experiments.py rows/32k-lars lr/32k     only those runs whose names begin so
 
 ``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
 ``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
@@ -83,8 +84,12 @@ def lr() -> Iterator[Experiment]:
     for preset in ("32k", "256"):
         for optimizer in OPTIMIZERS:
             for rate in learning_rates(preset, optimizer):
-                chosen = (f"batch={preset}", f"optimizer={optimizer}", f"optimizer.lr={rate}", "epochs=30")
-                yield Experiment("lr", f"{preset}-{optimizer}-lr{rate:g}", chosen)
+                yield at_lr(preset, optimizer, rate)
+
+
+def at_lr(preset: str, optimizer: str, rate: float) -> Experiment:
+    chosen = (f"batch={preset}", f"optimizer={optimizer}", f"optimizer.lr={rate}", "epochs=30")
+    return Experiment("lr", f"{preset}-{optimizer}-lr{rate:g}", chosen)
 
 
 def best() -> Iterator[Experiment]:
@@ -96,11 +101,14 @@ def best() -> Iterator[Experiment]:
 
 
 def best_lr(preset: str, optimizer: str) -> float:
-    """The learning rate of ``lr`` whose run ended with the highest top-1."""
+    """The learning rate of ``lr`` whose run ended with the highest top-1; exits as long as one is missing."""
     ends = {}
     for rate in learning_rates(preset, optimizer):
-        result = RECORDS / "lr" / f"{preset}-{optimizer}-lr{rate:g}" / "result.json"
-        ends[rate] = json.loads(result.read_text())["last_top1"] if result.exists() else 0.0
+        tried = at_lr(preset, optimizer, rate)
+        if not tried.is_done:
+            sys.exit(f"experiments: best needs lr/{tried.name} first")
+        result = tried.record / "result.json"
+        ends[rate] = json.loads(result.read_text())["last_top1"] if result.exists() else 0.0  # it diverged
     return max(ends, key=lambda rate: ends[rate])
 
 
@@ -157,24 +165,27 @@ def layers(board: Path) -> list[dict[str, object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", metavar="group", help=f"{', '.join(GROUPS)}; by default all")
+    parser.add_argument("chosen", nargs="*", metavar="group[/name]", help=f"{', '.join(GROUPS)}; by default all")
     cores = os.cpu_count() or 1
     parser.add_argument("--at-once", type=int, default=cores, help="runs side by side; by default one a core")
     arguments = parser.parse_args()
-    chosen = arguments.groups or list(GROUPS)
-    if unknown := set(chosen) - set(GROUPS):
+    chosen = [text.partition("/")[::2] for text in arguments.chosen or GROUPS]
+    if unknown := {group for group, _ in chosen} - set(GROUPS):
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
     if arguments.at_once < 1:
         parser.error(f"--at-once {arguments.at_once}: at least 1")
     threads = max(1, cores // arguments.at_once)
     pool = ThreadPoolExecutor(arguments.at_once)
     try:
-        for group in chosen:
-            running = {pool.submit(run, e, threads): e for e in GROUPS[group]() if not e.is_done}
+        for group, name in chosen:
+            experiments = [e for e in GROUPS[group]() if e.name.startswith(name)]
+            if not experiments:
+                parser.error(f"no run of {group} begins with {name}")
+            running = {pool.submit(run, e, threads): e for e in experiments if not e.is_done}
             for done in tqdm(as_completed(running), desc=group, total=len(running)):
                 if code := done.result():
-                    name = f"{group}-{running[done].name}"
-                    print(f"experiments: {name} ended with {code}: see {RUNS / name}.out", file=sys.stderr)
+                    said = RUNS / f"{group}-{running[done].name}.out"
+                    print(f"experiments: {said.stem} ended with {code}: see {said}", file=sys.stderr)
                     return code
         return 0
     except KeyboardInterrupt:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -470,3 +472,11 @@ def test_a_run_ends_finished_after_the_evaluation_that_reaches_its_top1(tiny, tm
 def test_the_experiments_take_each_recipe_at_every_batch_that_it_publishes():
     others = {recipe: tuple(batches) for recipe, batches in PUBLISHED.items() if recipe != "torchlars"}
     assert experiments.RECIPES == others
+
+
+@pytest.mark.parametrize("chosen, said", [("cols", "no experiment cols"), ("rows/1m", "no run of rows begins with 1m")])
+def test_an_experiment_that_does_not_exist_is_told_before_anything_runs(chosen: str, said: str):
+    done = subprocess.run(
+        [sys.executable, experiments.__file__, chosen], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1]
