@@ -27,7 +27,7 @@ from train.main import MISTAKES, composed, refuse  # noqa: E402
 
 RECORDS = ROOT / "results" / "imagenet"
 # what a record may differ in from its preset
-FREE = {*config.WITHOUT_EFFECT, "seed", "precision", "compile"}
+FREE = {*config.WITHOUT_EFFECT, "seed", "precision", "compile"} - {"data.on_bad_image"}
 
 
 def check(run: Path) -> str:
@@ -49,13 +49,20 @@ def check(run: Path) -> str:
         wrong.append("result.json and log.jsonl tell different top-1")
     if not result.get("commit") or result["commit"].endswith("-dirty"):
         wrong.append(f"commit: {result.get('commit')}, where only a clean checkout can be repeated")
+    if result.get("restarts"):
+        wrong.append(f"restarts: {len(result['restarts'])}, after which it went on with a lower lr")
     wrong += [f"{key}: missing in result.json" for key in ("versions", "hardware", "command") if not result.get(key)]
-    others = {json.loads(p.read_text())["data_fingerprint"] for p in RECORDS.glob("*/result.json")}
-    if others and result["data_fingerprint"] not in others:
+    others = {names_of(json.loads(p.read_text())) for p in RECORDS.glob("*/result.json")}
+    if others and names_of(result) not in others:
         wrong.append("data: names or labels are not those of the records that are there")
     if wrong:
         raise UserError(f"{run} is no record of batch={preset}: " + "; ".join(wrong))
     return f"{preset}-{optimizer}-seed{now['seed']}"
+
+
+def names_of(result: dict[str, Any]) -> str:
+    """What identifies names and labels, the same in a pack and in what it was made from."""
+    return str(result["data_fingerprint"]).partition("-")[0]
 
 
 def differences(now: dict[str, Any], preset: str, optimizer: str) -> list[str]:

@@ -10,9 +10,8 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
 ``resnet50``  the mission's own network at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some eight hours on two cores, one run on each: on two
-cores, two such runs together finish 1.5 times as fast as one after the other. What a run says goes to
-``runs/experiments/<run>.out``.
+and started again, it goes on where it was. All of them take some eight hours on two cores, a run on each. What a
+run says goes to ``runs/experiments/<run>.out``.
 """
 
 import argparse
@@ -133,7 +132,7 @@ def run(experiment: Experiment, threads: int) -> int:
     folder = ROOT / RUNS / f"{experiment.group}-{experiment.name}"
     command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".out").open("a") as said:
+    with Path(f"{folder}.out").open("a") as said:
         done = subprocess.run(
             [*command, f"runs_dir={RUNS}", f"name={folder.name}"],
             cwd=ROOT,

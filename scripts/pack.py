@@ -168,8 +168,8 @@ def main() -> int:
     parser.add_argument("--quality", type=int, default=95, help="of the JPEGs, 1 to 95 (default 95)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that resize (default: cores)")
     chosen = parser.parse_args()
-    kind = "original" if chosen.original else "shorter" if chosen.shorter else "square"
-    side = chosen.shorter or chosen.square or 256
+    kind = "original" if chosen.original else "shorter" if chosen.shorter is not None else "square"
+    side = next((side for side in (chosen.shorter, chosen.square) if side is not None), 256)
     if side < 1 or not 1 <= chosen.quality <= 95 or chosen.workers < 1:
         parser.error("sides and workers must be at least 1, and --quality from 1 to 95")
     try:

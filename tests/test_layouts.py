@@ -382,7 +382,8 @@ def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(t
         for i in range(len(a)):
             small = Image.open(io.BytesIO(a.read(i))).resize((48, 48), Image.Resampling.BILINEAR)
             assert np.abs(pixels(b.read(i)) - np.asarray(small).astype(int)).mean() < 4
-    assert packed[0].index.fingerprint != originals[0].index.fingerprint
+    names, how = packed[0].index.fingerprint.split("-")
+    assert names == originals[0].index.fingerprint and how
     wds = pytest.importorskip("webdataset")
     read = [(s["cls"], s["jpg"]) for s in wds.WebDataset(str(out / "train-00000.tar"), shardshuffle=False)]
     assert sorted((int(label), jpg) for label, jpg in read) == sorted(everything(packed[0]))

@@ -69,11 +69,24 @@ def one_row_less(run: Path) -> None:
         (lambda run: change(run, last_top1=75.0), "tell different top-1"),
         (lambda run: change(run, commit="0123-dirty"), "commit: 0123-dirty, where only a clean checkout"),
         (lambda run: change(run, hardware=None), "hardware: missing"),
+        (lambda run: change(run, restarts=[{"diverged_at": 9}]), "restarts: 1, after which it went on with a lower lr"),
+        (lambda run: another_value(run, "data.on_bad_image", "skip"), "data.on_bad_image=skip, not stop"),
     ],
 )
 def test_what_is_no_record_is_refused_with_the_reason(run: Path, harm, said):
     harm(run)
     with pytest.raises(UserError, match=said):
+        add_record.check(run)
+
+
+def test_records_may_be_of_a_pack_and_of_its_originals_but_not_of_other_images(run: Path):
+    other = run.parent / "results" / "16k-lars-seed0" / "result.json"
+    other.parent.mkdir(parents=True)
+    for fingerprint in ("f", "f-0123"):
+        other.write_text(json.dumps({"data_fingerprint": fingerprint}))
+        assert add_record.check(run) == "8k-lars-seed3"
+    other.write_text(json.dumps({"data_fingerprint": "e-0123"}))
+    with pytest.raises(UserError, match="names or labels are not those of the records"):
         add_record.check(run)
 
 

@@ -208,5 +208,5 @@ def scaling_table() -> str:
 
 def measured_on(measured: dict[str, Any]) -> str:
     hardware, versions = measured["hardware"], measured["versions"]
-    threads = f"{measured['threads']} thread{'s' if measured['threads'] > 1 else ''}"
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
     return f"{hardware['cpu']}, {threads}, torch {versions['torch']}."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from train.config import DataConfig, FractalsConfig, ImageNetConfig, Plan
 from train.data import fractals
+from train.data.index import NAMES
 from train.data.loader import Loader
 from train.data.memory import MemoryLoader
 from train.data.sources import open_sources
@@ -54,7 +55,8 @@ def open_data(config: DataConfig) -> Data:
         remark += ": NOT ILSVRC-2012, which has {:,} and {:,} of {:,}".format(*ILSVRC_2012)
     if not train.index.is_named:
         remark += "; images have no names and keep the order in which they are stored"
-    fingerprint = train.index.fingerprint[:32] + val.index.fingerprint[:32]
+    # names and labels of both, and of a pack, which is of both, how it was made
+    fingerprint = train.index.fingerprint[:NAMES] + val.index.fingerprint[:NAMES] + train.index.fingerprint[NAMES:]
 
     def make_loader(plan: Plan, seed: int, world: World) -> Loader:
         return StreamLoader(train, val, config, plan, seed, world)
