@@ -82,6 +82,8 @@ def main() -> int:
     parser.add_argument("--decode", action="store_true", help="decode every image and list those that fail")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that decode (default: cores)")
     arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"--workers {arguments.workers}: at least 1")
     try:
         train, val = open_sources(arguments.root.expanduser().absolute())
     except UserError as error:

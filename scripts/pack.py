@@ -124,17 +124,17 @@ def pack(root: Path, out: Path, form: Form, workers: int) -> None:
     sources = open_sources(root)
     out.mkdir(parents=True, exist_ok=True)
     todo = list(shards(sources, out, form))
-    about = {
+    about = json.dumps({
         "form": asdict(form),
         "made_from": hashlib.sha256("".join(s.index.fingerprint for s in sources).encode()).hexdigest(),
         "shards": [shard.path.name for shard in todo],
-    }
+    }, indent=1)  # fmt: skip
     record = out / PACK
-    if record.exists() and json.loads(record.read_text()) != about:
+    if record.exists() and record.read_text() != about:
         raise UserError(f"{out} holds a pack of other images or in another form: give another OUT, or delete it")
     if not record.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no pack: give a new folder as OUT")
-    write_whole(record, json.dumps(about, indent=1).encode())
+    write_whole(record, about.encode())
     names = sources[0].classes
     write_whole(out / CLASS_NAMES, ("\n".join(names) + "\n").encode())
     images = sum(len(source) for source in sources)

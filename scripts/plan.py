@@ -1,4 +1,4 @@
-"""What the four rows would take on ImageNet, before anything is rented: a Markdown table, and a plot.
+"""What the rows of a recipe would take on ImageNet, before anything is rented: a Markdown table, and a plot.
 
 Usage: python scripts/plan.py [--plot FILE.png] [overrides]
        python scripts/plan.py plan.gpus=[8,64,512] plan.dollars_per_hour=2 --plot plan.png
@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.reporting import costs  # noqa: E402
+from train.errors import UserError  # noqa: E402
 from train.main import MISTAKES, refuse  # noqa: E402
 
 
@@ -21,13 +22,15 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     try:
         print(costs.markdown(*overrides))
+        if arguments.plot:
+            plot = costs.plan_plot(*overrides)
+            figures = plot.as_csv()
+            arguments.plot.with_suffix(".csv").write_text(figures)
+            plot.picture(arguments.plot, figures)
     except MISTAKES as error:
         sys.exit(refuse(error))
-    if arguments.plot:
-        plot = costs.plan_plot(*overrides)
-        figures = plot.as_csv()
-        arguments.plot.with_suffix(".csv").write_text(figures)
-        plot.picture(arguments.plot, figures)
+    except OSError as error:
+        sys.exit(refuse(UserError(f"{error.filename}: {error.strerror}: give another --plot=FILE.png")))
 
 
 if __name__ == "__main__":

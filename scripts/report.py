@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.reporting import boards, costs, fractals, imagenet, tables, why  # noqa: E402
+from train.errors import UserError, report  # noqa: E402
 
 PLOTS = [*fractals.PLOTS, *why.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
 PICTURES = ROOT / "results" / "plots"
@@ -77,4 +78,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(report(error))

@@ -71,6 +71,11 @@ def test_a_resumed_run_has_settings_layout_and_pictures_once(tmp_path: Path):
     assert np.abs(picture - first).mean() < 15 < np.abs(picture - other).mean()
 
 
+def test_a_run_that_ends_at_its_top1_shows_the_mistakes_of_that_evaluation(tmp_path: Path):
+    train(tmp_path, "stop_at_top1=0.001")
+    assert [e.step for e in board(tmp_path / "run" / "tb").Images("images/mistakes")] == [512]
+
+
 def test_an_attempt_that_saved_nothing_leaves_nothing_behind(tmp_path: Path):
     picture = Image.new("RGB", (8, 8))
     for attempt in range(2):

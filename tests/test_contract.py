@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,11 @@ def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
     (checkpoint,) = (tmp_path / "runs/run/checkpoints").glob("step-*.pt")
     row = json.loads((tmp_path / "runs/run/log.jsonl").read_text())
     assert json.loads(app(*SMALL, f"evaluate={checkpoint}").stdout)["val_loss"] == row["val_loss"]
+
+
+def test_a_run_stopped_within_an_epoch_says_how_fast_its_steps_were(app: App):
+    said = app(*SMALL, "epochs=1", "max_steps=2").stdout
+    assert re.search(r"^stopped at max_steps=2 at [\d,]+ images/s: .* can go on$", said, re.MULTILINE)
 
 
 def test_cfg_job_prints_numbers(app: App):

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 
-RECORDS = sorted((ROOT / "results" / "fractals" / "rows").glob("*/result.json"))
+RECORDS = sorted((ROOT / "results" / "fractals").glob("*/*/result.json"))
 
 
 def test_ci_runs_the_test_command_of_the_readme():
@@ -24,18 +25,19 @@ def test_tables_are_what_the_records_say():
     assert checked.returncode == 0, checked.stderr
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: "/".join(p.parts[-3:-1]))
 def test_a_record_is_whole_and_its_figures_agree(path):
     result = json.loads(path.read_text())
     rows = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
-    assert [r["epoch"] for r in rows] == list(range(1, 91))
+    epochs = OmegaConf.load(path.parent / "config.yaml").epochs
+    assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) == epochs or result["reached_top1"] <= result["last_top1"]
     assert result["last_top1"] == rows[-1]["val_top1"] and result["best_top1"] == max(r["val_top1"] for r in rows)
     assert result["steps"] == rows[-1]["step"] and result["commit"] and "-dirty" not in result["commit"]
-    assert (path.parent / "config.yaml").exists()
 
 
 def test_all_four_presets_and_the_ablation_are_there():
-    names = {p.parent.name for p in RECORDS}
+    names = {p.parent.name for p in RECORDS if p.parts[-3] == "rows"}
     assert names >= {
         "256-sgd-seed0",
         "8k-lars-seed0",

@@ -263,6 +263,12 @@ def test_what_one_process_makes_others_wait_for(tmp_path: Path):
 # Damage ----------------------------------------------------------------------------------------------------------
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 def cut(path: Path, share: float) -> None:
     os.truncate(path, int(path.stat().st_size * share))
 
@@ -300,6 +306,10 @@ def one_class_less(root: Path) -> None:
         (official, lambda r: (r / layouts.VAL_TAR).write_text("<html>"), "is no tar file, or cut short.*download"),
         (official, lambda r: overwrite(*second_class(r)), "damaged or cut short at byte.*download"),
         (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).unlink(), "has no labels: .*LOC_val_solution.csv is missing"),
+        (official, lambda r: flip_a_bit(r / layouts.DEVKIT), f"cannot read .*{layouts.DEVKIT}.*download it again"),
+        (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).write_text("a,b\n1,2\n"), "no ImageId and PredictionString"),
+        (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).write_text("ImageId,PredictionString\n1\n"), "no ImageId and"),
+        (shards, lambda r: (r / layouts.PACK).write_text("{"), "pack.json is damaged .*pack anew into another folder"),
         (kaggle, lambda r: shutil.rmtree(r / layouts.KAGGLE / "val"), "must hold train/<class>/. and val"),
         (shards, lambda r: cut(r / "imagenet1k-train-0001.tar", 0.7), "imagenet1k-train-0001.tar is .*cut short"),
         (shards, lambda r: unlabelled(r / "imagenet1k-train-0001.tar"), "no label .* for a: is it a WebDataset shard"),

@@ -47,6 +47,14 @@ def test_a_whole_run_of_a_preset_is_filed_and_shown(run: Path, monkeypatch: pyte
     assert tables.imagenet("16k", "lars") == "not run yet"
 
 
+def test_the_rival_of_a_row_is_shown_once_there_is_a_record_of_it(run: Path):
+    assert tables.imagenet_table().count("`8k`") == 1
+    (run.parent / "results").mkdir()
+    another_value(run, "optimizer.name", "sgd")
+    run.rename(run.parent / "results" / "8k-sgd-seed3")
+    assert "| `8k` | SGD | - | **72.00** (1) |" in tables.imagenet_table()
+
+
 def another_value(run: Path, key: str, value: object) -> None:
     settings = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(settings, key, value)

@@ -156,6 +156,11 @@ def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_thro
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "after step" in done.stdout and "finished" in done.stdout, done.stderr
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    # the marker of an earlier attempt is not this one's
+    (tmp_path / "runs/run/stopped").touch()
+    (tmp_path / "requeued").unlink()
+    failed = subprocess.run([*command, "epochs=0"], env=environment, capture_output=True, text=True, timeout=200)
+    assert failed.returncode != 0 and not (tmp_path / "requeued").exists(), failed.stdout
     refused = subprocess.run(command[:3], env=environment, capture_output=True, text=True)
     assert refused.returncode == 2 and "give name=NAME" in refused.stderr
 

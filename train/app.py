@@ -126,7 +126,9 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     if run and training.is_finished:
         finish(run, training, plan, data, command)
     elif run:
-        print(f"stopped at max_steps={config.max_steps}: {run.folder} is unfinished and can go on")
+        speed = training.images_per_second
+        since = f" at {speed:,.0f} images/s" if speed else ""
+        print(f"stopped at max_steps={config.max_steps}{since}: {run.folder} is unfinished and can go on")
 
 
 def fit(training: Training, config: Config) -> None:

@@ -1,6 +1,7 @@
 """What a person types: spelled the way Hydra reads it, and answered in one line where it cannot be."""
 
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
 
 def _quote(argument: str) -> str:
     key, _, value = argument.partition("=")
+    if key == "runs_dir":
+        value = os.path.expanduser(value)  # Hydra takes it for its own sweep.dir as it stands
     if key == "batch":
         quoted = [f"'{c}'" if re.fullmatch(r"\d[\d_]*", c) else c for c in value.split(",")]
         return f"{key}={','.join(quoted)}"
@@ -94,7 +97,7 @@ def explain(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, MissingConfigException) and cause.options is not None:
             group, _, choice = (cause.missing_cfg_file or "").rpartition("/")
-            options = "|".join(sorted(cause.options, key=_by_size))
+            options = "|".join(sorted(cause.options, key=by_size))
             mend = f"{group}={choice} does not exist: choose {group}={options}"
             if group == "batch":
                 mend += ", or give a size of your own by batch.total=N (with optimizer.lr=X)"
@@ -115,7 +118,10 @@ def _unknown_key(key: str) -> str:
     keys = [*flatten(_shape(schema)), *_variants()]
     if key in _variants():
         group = key.partition(".")[0]
-        return f"there is no key '{key}' in the {group}= that was chosen, but in another: leave one of the two out"
+        return (
+            f"there is no key '{key}' in the {group}= that was chosen, but in another, which the command line or its "
+            "recipe= is for: leave one of the two out"
+        )
     near = difflib.get_close_matches(key, [k for k in keys if k != key], n=1, cutoff=0.5)
     return f"there is no key '{key}'" + (
         f": did you mean '{near[0]}'?" if near else ": see --cfg job for those there are"
@@ -136,7 +142,7 @@ def _shape(node: object) -> dict:
     }
 
 
-def _by_size(preset: str) -> tuple[float, str]:
+def by_size(preset: str) -> tuple[float, str]:
     number = re.fullmatch(r"(\d+)(k?)", preset)
     return (int(number[1]) * (1024 if number[2] else 1) if number else 0.0, preset)
 

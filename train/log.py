@@ -170,46 +170,25 @@ class Log:
         """Print a line above the progress bar."""
         self._progress.write(line, file=sys.stdout)
 
+    def say_of_rank(self, line: str) -> None:
+        """Print what this rank alone knows, such as the names of its images."""
+        self.say(line)
+
     def close(self) -> None:
         self._progress.close()
         self._board.close()
 
 
 class Silence(Log):
-    """The log of a rank that is not the chief."""
+    """The log of a rank that is not the chief: it says what that rank alone knows, and nothing else."""
 
     def __init__(self) -> None:
         pass
 
-    def rewind(self, rows: int, images: int) -> None:
+    def _nothing(self, *_: object, **__: object) -> None:
         pass
 
-    def progress(self, images: int, **postfix: float) -> None:
-        pass
+    rewind = progress = training = evaluating = scalars = row = layers = open_board = picture = say = close = _nothing
 
-    def training(self, epoch: int, epochs: int) -> None:
-        pass
-
-    def evaluating(self, epoch: int, epochs: int) -> None:
-        pass
-
-    def scalars(self, images: int, values: dict[str, float]) -> None:
-        pass
-
-    def row(self, row: dict[str, Any]) -> None:
-        pass
-
-    def layers(self, images: int, kind: str, names: list[str], values: Tensor) -> None:
-        pass
-
-    def open_board(self, values: dict[str, Any], about: str) -> None:
-        pass
-
-    def picture(self, images: int, tag: str, picture: Image.Image) -> None:
-        pass
-
-    def say(self, line: str) -> None:
+    def say_of_rank(self, line: str) -> None:
         print(line, flush=True)
-
-    def close(self) -> None:
-        pass

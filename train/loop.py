@@ -86,6 +86,12 @@ class Training:
     def is_finished(self) -> bool:
         return self.position.step >= self.plan.steps or self.has_reached_top1
 
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the steps since the last evaluation; None when there were none."""
+        steps = self.position.step - self.position.rows * self.plan.steps_per_epoch
+        return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+
     def state(self) -> dict[str, Any]:
         """Plain tensors and containers, from which ``restore`` goes on bit for bit."""
         return {
@@ -180,10 +186,11 @@ class Training:
                 position.epoch_loss = epoch_loss.item()
                 self._save_if_finite(self.checkpoints)
         position.epoch_loss = epoch_loss.item()
-        waited = batches.seconds / max(time.perf_counter() - entered, 1e-9)
+        # the others wait for the process that waited longest
+        waited = max(self.world.gather(batches.seconds / max(time.perf_counter() - entered, 1e-9)))
         self.log.scalars(position.step * plan.total, {"data/waiting_share": waited})
-        for line in self.loader.remarks(waited):
-            self.log.say(line)
+        for line in self.loader.remarks(waited if self.world.is_chief else 0.0):
+            self.log.say_of_rank(line)
 
     def _showing_the_first(self, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """``batches``, the first of which is pictured before the run's first step."""
@@ -206,9 +213,9 @@ class Training:
         epoch = position.rows + 1
         self.log.evaluating(epoch, plan.epochs)
         self.world.doing = f"evaluating epoch {epoch}"
-        began = time.perf_counter()
+        began, speed = time.perf_counter(), self.images_per_second
         # the last evaluation's mistakes are pictured; looking costs nothing that could change its scores
-        mistakes = Mistakes() if epoch == plan.epochs else None
+        mistakes = Mistakes() if epoch == plan.epochs or self.stop_at_top1 is not None else None
         scores = evaluate(
             self.evaluated,
             self.loader.validation(),
@@ -223,11 +230,11 @@ class Training:
         if said := self.remark(epoch, scores.top1):
             self.log.say(said)
         for line in self.loader.remarks(0.0):
-            self.log.say(line)
-        if mistakes:
-            self._show(mistakes.worst(self.world))
+            self.log.say_of_rank(line)
         position.rows = epoch
         position.last_top1 = scores.top1
+        if mistakes and self.is_finished:
+            self._show(mistakes.worst(self.world))
         is_best, position.best_top1 = scores.top1 > position.best_top1, max(position.best_top1, scores.top1)
         self.log.row(
             {
@@ -239,7 +246,7 @@ class Training:
                 "val_loss": scores.loss,
                 "val_top1": scores.top1,
                 "val_top5": scores.top5,
-                "images_per_second": plan.steps_per_epoch * plan.total / max(position.epoch_seconds, 1e-9),
+                "images_per_second": speed,
                 "seconds": position.seconds,
             }
         )

@@ -1,39 +1,55 @@
 """What the rows would take on rented machines, and how far the model behind that is from published runs."""
 
+from __future__ import annotations
+
 import functools
 import itertools
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from scripts.reporting import scaling
 from scripts.reporting.plot import COLOURS, Plot, Rows
-from scripts.reporting.records import PRESETS
 from train import app
+from train.command_line import by_size
 from train.config import Config
 from train.data import ILSVRC_2012
-from train.main import composed
+from train.errors import UserError
+from train.main import CONFIGS, MISTAKES, composed
 from train.planning import forecast
 from train.planning.cost import Cost
 from train.planning.footprint import Footprint
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
 MACHINES = ("a100", "h100")
-
-
+BATCHES = sorted((path.stem for path in (CONFIGS / "batch").iterdir()), key=by_size)
 # of plot and table
 GPUS = "plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]"
 
 
 @functools.cache
 def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
-    """Every row on every kind of machine, and what it costs on each of ``plan.gpus``."""
+    """Every batch that the recipe publishes on every kind of machine, and what it costs on each of ``plan.gpus``.
+
+    Raises one of ``MISTAKES`` when ``overrides`` fit none.
+    """
     found = []
     net: Footprint | None = None
-    for machine in MACHINES:
-        for row in PRESETS:
-            config = composed("data=imagenet", f"batch={row}", f"plan={machine}", *overrides)
+    refused: Exception | None = None
+    given = [value for key, _, value in (o.partition("=") for o in overrides) if key == "plan"]
+    for machine in given or MACHINES:
+        for batch in BATCHES:
+            try:
+                config = composed("data=imagenet", f"batch={batch}", f"plan={machine}", *overrides)
+            except MISTAKES as error:
+                refused = refused or error
+                continue
             # the network, and so what is summed and computed for an image, is the same in every row
             net = net or app.footprint_of(config, ILSVRC_2012[2], 1)
             found.append((config, forecast.costs(config, ILSVRC_2012[0], ILSVRC_2012[1], net)))
+    if refused and not found:
+        raise refused
     return found
 
 
@@ -63,6 +79,8 @@ def hours_of_rows(*overrides: str) -> list[dict[str, object]]:
             for cost in costs
             if cost and cost.micro == config.batch.micro
         ]  # fmt: skip
+    if not found:
+        raise UserError("nothing to draw: no number of plan.gpus shares the recipe's micro-batches")
     return found
 
 
@@ -71,7 +89,7 @@ def draw_hours(axes: Axes, rows: Rows) -> None:
     # the longest first: rows take the same time, so that each covers the next one until it ends
     for (machine, batch), points in reversed(series):
         gpus, hours = ([float(p[key]) for p in points] for key in ("gpus", "hours"))
-        style = "-" if machine == MACHINES[0] else "--"
+        style = "-" if machine == rows[0]["machine"] else "--"
         end = f"{batch}, {machine.upper()}: to {int(gpus[-1]):,} GPUs"
         axes.plot(gpus, hours, style, color=COLOURS[batch], linewidth=1.8, label=end)
         axes.plot(gpus[-1], hours[-1], "o", color=COLOURS[batch], markersize=5)
@@ -81,7 +99,7 @@ def draw_hours(axes: Axes, rows: Rows) -> None:
     axes.set_yscale("log")
     axes.set_yticks([1 / 60, 1 / 6, 1, 10], ["1 min", "10 min", "1 h", "10 h"])
     axes.set_xlabel("GPUs, as many as share the recipe's micro-batches")
-    axes.set_ylabel("time to the end of 90 epochs")
+    axes.set_ylabel("time to the end of training")
     axes.set_title("ResNet-50 on ImageNet: estimated, not run (docs/plan.md)", fontsize=10)
     axes.legend(*(reversed(part) for part in axes.get_legend_handles_labels()), fontsize=8)
 

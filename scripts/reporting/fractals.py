@@ -1,14 +1,18 @@
 """Plots of the runs on fractals: top-1 and loss over the epochs, at the end, and over learning rates."""
 
+from __future__ import annotations
+
 import itertools
 import statistics
 from math import nan
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from scripts.experiments import OPTIMIZERS
 from scripts.reporting.plot import COLOURS, Plot, Rows
 from scripts.reporting.records import by_row, on_fractals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def curves(key: str) -> list[dict[str, object]]:

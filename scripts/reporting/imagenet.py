@@ -1,12 +1,17 @@
 """The plot of the runs on ImageNet, the published curves behind them."""
 
-import itertools
+from __future__ import annotations
 
-from matplotlib.axes import Axes
+import itertools
+from typing import TYPE_CHECKING
 
 from scripts.experiments import OPTIMIZERS
 from scripts.reporting.plot import COLOURS, Plot, Rows
 from scripts.reporting.records import PRESETS, on_imagenet, published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 NAMES = {str(batch): preset for preset, batch in PRESETS.items()}
 

@@ -1,18 +1,26 @@
 """What every plot is: a CSV file, a picture drawn from it and from nothing else, and the colours of both."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from scripts.reporting.records import csv_text
+from train.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # Okabe and Ito's palette, told apart also by the colour-blind
-COLOURS = {"256": "#000000", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "lars": "#0072B2", "sgd": "#D55E00"}
+COLOURS = {
+    "256": "#000000", "4k": "#56B4E9", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "48k": "#CC79A7",
+    "64k": "#E69F00", "lars": "#0072B2", "sgd": "#D55E00",
+}  # fmt: skip
 
 Rows = list[dict[str, str]]
 
@@ -31,6 +39,11 @@ class Plot:
         return csv_text(self.data())
 
     def picture(self, path: Path, text: str) -> None:
+        """Draw the CSV ``text``; raises UserError without matplotlib."""
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise UserError(f"{path} needs matplotlib: pip install -e '.[report]'") from error
         figure, axes = plt.subplots(figsize=self.inches, dpi=120)
         axes.grid(alpha=0.3)
         self.draw(axes, list(csv.DictReader(io.StringIO(text))))

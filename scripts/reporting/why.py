@@ -1,11 +1,16 @@
 """Plots of why LARS: trust ratios over time, and how far the norms of layers are from each other."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 
 from scripts.reporting.plot import Plot, Rows
 from scripts.reporting.records import FRACTALS, layers, read
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def ratios() -> list[dict[str, object]]:
@@ -25,7 +30,7 @@ def draw_ratios(axes: Axes, rows: Rows) -> None:
     table = np.full((len(names), len(epochs)), np.nan)
     for row in rows:
         table[names.index(row["layer"]), epochs.index(int(row["epoch"]))] = float(row["trust_ratio"])
-    picture = axes.imshow(table, aspect="auto", cmap="cividis", norm=LogNorm())
+    picture = axes.imshow(table, aspect="auto", cmap="cividis", norm="log")
     axes.figure.colorbar(picture, label="trust ratio: what lr is multiplied by", pad=0.02)
     axes.set_xticks(range(len(epochs)), [str(e) for e in epochs])
     axes.set_yticks(range(len(names)), names, fontsize=7)

@@ -6,11 +6,13 @@ Nothing is extracted and no image is read: of archives only the headers between 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -137,8 +139,11 @@ def _kaggle(root: Path) -> Layout | None:
     val = f"{KAGGLE}/val"
 
     def list_images(tick: Tick) -> Splits:
-        with open(labels, newline="") as file:
-            classes = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        try:
+            with open(labels, newline="") as file:
+                classes = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        except (KeyError, AttributeError, IndexError, ValueError) as error:
+            raise UserError(f"{labels} has no ImageId and PredictionString in every row: download it again") from error
         part = Part(val)
         for entry in _entries(root / val):
             if entry.name.lower().endswith(IMAGE_ENDINGS):
@@ -221,14 +226,16 @@ def _validation_synsets(devkit: Path) -> dict[str, str]:
     except ImportError as error:
         raise UserError(f"{devkit} needs scipy to be read: pip install 'lars-imagenet[archives]'") from error
     try:
-        with tarfile.open(devkit, "r:gz") as tar:
+        # whole, so that gzip's checksum is looked at
+        whole = gzip.decompress(devkit.read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
             content = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isreg()}
             meta, truth = content.get("meta.mat"), content.get("ILSVRC2012_validation_ground_truth.txt")
             if meta is None or truth is None:
                 raise UserError(f"{devkit} has no meta.mat or no validation ground truth: download it again")
             synsets = loadmat(io.BytesIO(meta.read()), squeeze_me=True)["synsets"]
             ids = [int(line) for line in truth.read().split()]
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {devkit} ({error}): download it again") from error
     names = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets}
     return {f"ILSVRC2012_val_{i:08d}": names[number] for i, number in enumerate(ids, 1)}
@@ -239,7 +246,10 @@ def _validation_synsets(devkit: Path) -> dict[str, str]:
 
 def _shards(root: Path) -> Layout | None:
     if (root / PACK).exists():
-        wanted = json.loads((root / PACK).read_text())["shards"]
+        try:
+            wanted = json.loads((root / PACK).read_text())["shards"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{root / PACK} is damaged ({error}): pack anew into another folder") from error
         if missing := [name for name in wanted if not (root / name).exists()]:
             raise UserError(
                 f"{root} lacks {len(missing):,} of {len(wanted):,} shards, such as {missing[0]}: "
