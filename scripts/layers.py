@@ -28,6 +28,7 @@ from train.config import make_plan  # noqa: E402
 from train.data import open_data  # noqa: E402
 from train.main import composed  # noqa: E402
 from train.optimizer import make_optimizer  # noqa: E402
+from train.schedule import schedule_of  # noqa: E402
 from train.step import train_step  # noqa: E402
 from train.world import World  # noqa: E402
 
@@ -46,7 +47,7 @@ def main() -> int:
     model = app.build_model(settings, data.classes, world)
     optimizer = make_optimizer(model, settings.optimizer)
     assert isinstance(optimizer, LARS)
-    lr = app.schedule_of(settings, plan)
+    lr = schedule_of(settings, plan)
     loader = data.make_loader(plan, settings.seed, world)
     names = {id(p): name for name, p in model.named_parameters()}
     statistics = RunningStatistics(model, world)

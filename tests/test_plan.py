@@ -11,7 +11,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from scripts.reporting import scaling
 from tests.conftest import App
-from train import app as application
 from train import command_line
 from train.config import WITHOUT_EFFECT, Config, flatten, make_plan
 from train.data import ILSVRC_2012, foreseen
@@ -21,13 +20,14 @@ from train.model import resnet8
 from train.planning import forecast
 from train.planning.cost import Cost, all_reduce_seconds, cost_of, speed_of
 from train.planning.footprint import Footprint, footprint
+from train.planning.foresee import footprint_of, foresee
 
 FULL_PRECISION = ("FP32", "TF32")
 
 
 @pytest.fixture(scope="module")
 def resnet50() -> Footprint:
-    return application.footprint_of(composed("data=imagenet", "batch=32k"), 1000, 64)
+    return footprint_of(composed("data=imagenet", "batch=32k"), 1000, 64)
 
 
 def costs(net: Footprint, *overrides: str) -> list[Cost | None]:
@@ -44,7 +44,7 @@ def test_it_is_printed_and_nothing_is_started(app: App, tmp_path: Path, monkeypa
 
 
 def test_imagenet_is_planned_before_it_is_there():
-    said = application.foresee(composed("batch=32k", "data=imagenet"))
+    said = foresee(composed("batch=32k", "data=imagenet"))
     assert "ILSVRC-2012's counts, as there is no data.root yet" in said
     assert "3,510 steps of which 39 an epoch" in said and "the last 3,215 images" in said
     # 0.892 of 29: NVIDIA/caffe counts the polynomial from iteration 0
@@ -121,7 +121,7 @@ def test_a_given_throughput_is_that_of_one_gpu_and_costs_what_it_takes(resnet50:
 def test_nproc_is_the_only_count_and_must_share_the_batch(resnet50: Footprint):
     assert [c.gpus for c in costs(resnet50, "nproc=8") if c] == [8]
     with pytest.raises(UserError, match="nproc=2 or nproc=4"):
-        application.foresee(composed("data=imagenet", "nproc=3"))
+        foresee(composed("data=imagenet", "nproc=3"))
 
 
 def test_counts_that_share_nothing_are_said_and_smaller_micro_batches_too(resnet50: Footprint):

@@ -19,6 +19,7 @@ from train import config
 from train.batchnorm import RunningStatistics
 from train.data import loader, open_data
 from train.main import composed
+from train.schedule import schedule_of
 from train.step import Arithmetic, evaluate, train_step
 from train.world import World
 
@@ -43,7 +44,6 @@ def build(rank: int, size: int, port: int, *overrides: str) -> tuple:
 
 def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> None:
     """What each process runs: the app's own parts, five LARS steps; ``fault`` breaks one of them."""
-    from train import app
     from train.optimizer import make_optimizer
 
     # at the preset's 29, what rounds differently grows to 1e-4 in five steps
@@ -54,7 +54,7 @@ def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> 
     if fault == "no sync on the last micro-batch" and isinstance(forward, DistributedDataParallel):
         forward.require_backward_grad_sync = False
     optimizer = make_optimizer(model, settings.optimizer)
-    lr = app.schedule_of(settings, plan)
+    lr = schedule_of(settings, plan)
     statistics = RunningStatistics(model, world)
     batches = data.make_loader(plan, settings.seed, world)
     seen_by = (lambda *a: loader.micro_batches(*a[:-1], 0)) if fault == "ranks see one rank's images" else None

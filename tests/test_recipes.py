@@ -21,7 +21,7 @@ from train.data import open_data
 from train.main import composed
 from train.model import resnet8, resnet50
 from train.optimizer import make_optimizer
-from train.schedule import learning_rate
+from train.schedule import learning_rate, schedule_of
 from train.signals import StopRequest
 from train.world import World
 
@@ -227,21 +227,21 @@ def test_cosine_is_torchs_from_the_end_of_the_warm_up():
 
 def test_steps_are_torchs_at_goyals_epochs():
     plan = config.Plan(32, 32, 1, 1, 320, 90)  # 10 steps an epoch
-    lr = app.schedule_of(composed("recipe=goyal", "batch=8k", "schedule.warmup_epochs=0", "data=imagenet"), plan)
+    lr = schedule_of(composed("recipe=goyal", "batch=8k", "schedule.warmup_epochs=0", "data=imagenet"), plan)
     theirs = torchs(torch.optim.lr_scheduler.MultiStepLR, 900, 3.2, milestones=[300, 600, 800], gamma=0.1)
     assert [lr(step) for step in range(900)] == pytest.approx(list(theirs), rel=1e-9)
 
 
 def test_warm_up_starts_where_goyals_does():
     plan = config.Plan(32, 32, 1, 1, 320, 90)
-    lr = app.schedule_of(composed("recipe=goyal", "batch=8k", "data=imagenet"), plan)
+    lr = schedule_of(composed("recipe=goyal", "batch=8k", "data=imagenet"), plan)
     rises = [b - a for a, b in zip([0.1, *map(lr, range(49))], map(lr, range(50)), strict=True)]
     assert rises == pytest.approx([3.1 / 50] * 50) and lr(49) == lr(50) == pytest.approx(3.2)
 
 
 def test_mlperfs_polynomial_ends_at_its_end_lr():
     # training_rules.adoc: end + (base - end) (1 - done)^2, counted from the end of the warm-up
-    lr = app.schedule_of(composed("recipe=mlperf", "batch=8k", "data=imagenet"), config.Plan(32, 32, 1, 1, 320, 44))
+    lr = schedule_of(composed("recipe=mlperf", "batch=8k", "data=imagenet"), config.Plan(32, 32, 1, 1, 320, 44))
     assert lr(49) == lr(50) == 17
     for step in range(50, 440):
         assert lr(step) == pytest.approx(1e-4 + (17 - 1e-4) * (1 - (step - 50) / 390) ** 2, rel=1e-12)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,18 @@ from torch import nn
 from train import checkpoint, mlperf, record
 from train.average import Average
 from train.bands import Bands
-from train.config import WITHOUT_EFFECT, Config, FractalsConfig, ImageNetConfig, Plan, flatten, make_plan
-from train.data import Data, foreseen, open_data
+from train.banner import banner
+from train.config import WITHOUT_EFFECT, Config, Plan, flatten, make_plan
+from train.data import Data, open_data
 from train.errors import Diverged, Stopped, UserError
 from train.log import Log, Silence
 from train.loop import Position, Training
 from train.mlperf import MLPerfLog
-from train.model import MODELS
+from train.model import make_model
 from train.optimizer import make_optimizer
-from train.planning import forecast
-from train.planning.footprint import Footprint, footprint
 from train.profiler import tracing
 from train.run import Run
-from train.schedule import learning_rate
+from train.schedule import schedule_of
 from train.signals import StopRequest
 from train.step import Arithmetic, evaluate
 from train.world import World
@@ -60,12 +57,7 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
     """The configured network on the device, channels last; on every rank the seed's weights."""
     torch.manual_seed(config.seed)
     # before DDP, whose buckets take over the strides
-    return network(config, classes).to(memory_format=torch.channels_last).to(world.device)
-
-
-def network(config: Config, classes: int) -> nn.Module:
-    options = asdict(config.model)
-    return MODELS[options.pop("name")](num_classes=classes, **options)
+    return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
 
 
 def arithmetic_of(config: Config, world: World) -> Arithmetic:
@@ -222,28 +214,6 @@ def expectations(config: Config, data: Data) -> Callable[[int, float], str | Non
     return Bands(batch.preset).remark if published else lambda epoch, top1: None
 
 
-def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
-    """lr as a function of the step, with the numbers of ``config``."""
-    schedule = config.schedule
-
-    def lr(step: int) -> float:
-        return learning_rate(
-            step,
-            base=config.optimizer.lr,
-            steps=plan.steps,
-            warmup_steps=schedule.warmup_epochs * plan.steps_per_epoch,
-            power=schedule.power,
-            from_warmup=schedule.origin == "warmup",
-            decay=schedule.decay,
-            end=schedule.end_lr,
-            warmup_from=schedule.warmup_lr,
-            milestones=[epoch * plan.steps_per_epoch for epoch in schedule.milestones],
-            factor=schedule.factor,
-        )
-
-    return lr
-
-
 def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -> None:
     position = training.position
     weights = {k: v.detach().cpu().contiguous() for k, v in training.evaluated.state_dict().items()}
@@ -303,86 +273,6 @@ def evaluate_file(config: Config, world: World) -> None:
                 }
             )
         )
-
-
-def banner(config: Config, plan: Plan, data: Data, state: dict[str, Any] | None) -> str:
-    """What runs, in the lines that a reader of the log needs to not mistake it for something else."""
-    batch, optimizer, schedule, warmup = config.batch, config.optimizer, config.schedule, config.schedule.warmup_epochs
-    where = f"preset {batch.preset}"
-    if batch.total != batch.published:
-        where += f" of {batch.published:,}"
-        scaled = batch.published == batch.total * config.data.batch_divisor
-        where += f" / {config.data.batch_divisor}: scaled down with the data" if scaled else ", changed by hand"
-    lr = f"lr {optimizer.lr:g}"
-    if config.recipe.name == "torchlars" and optimizer.name == "lars" and batch.preset == "256":
-        lr += " (not published)"
-    if optimizer.name == "sgd" and batch.total != 256 and math.isclose(optimizer.lr, 0.2 * batch.total / 256):
-        lr += " (0.2 at 256, linear in the batch)"
-    decays = {
-        "poly": f"poly({schedule.power:g})",
-        "cosine": "cosine",
-        "step": f"lr x {schedule.factor:g} after epochs {', '.join(map(str, schedule.milestones))}",
-    }
-    lines = {
-        "recipe": config.recipe.name,
-        "data": f"{config.data.name}: {data.remark}",
-        "batch": f"{plan.total:,} = {plan.micro} micro x {plan.accumulation} accumulated x {plan.processes} "
-        f"process{'es' if plan.processes > 1 else ''} ({where})",
-        "optimizer": f"{optimizer.name}, {lr}, momentum {optimizer.momentum:g}, "
-        f"weight decay {optimizer.weight_decay:g}",
-        "schedule": f"{decays[schedule.decay]}, {warmup:g} of {config.epochs} epochs warm-up, "
-        f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
-        "model": f"{config.model.name}, {config.precision}",
-    }
-    if warmup >= config.epochs and warmup > 0:
-        lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
-    if config.ema:
-        lines["model"] += f", evaluated as the moving average of its weights with decay {config.ema:g}"
-    if config.stop_at_top1 is not None:
-        lines["ends"] = f"after the evaluation that reaches {config.stop_at_top1:g} % top-1"
-    if plan.dropped:
-        lines["dropped"] = f"the last {plan.dropped:,} images of each epoch's order, which fill no batch"
-    if state:
-        lines["resumed"] = f"after step {state['position']['step']:,}"
-    return "\n".join(f"  {k:<10}{v}" for k, v in lines.items())
-
-
-def planned_precision(config: Config) -> str:
-    """``auto`` is bf16 on the GPUs that are planned for, whatever this machine has."""
-    return "bf16" if config.precision == "auto" else config.precision
-
-
-def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
-    """Memory of one process in a step, and operations for an image, with the numbers of ``config``."""
-    assert isinstance(config.data, (FractalsConfig, ImageNetConfig))
-    return footprint(
-        partial(network, config, classes),
-        config.data.size,
-        config.optimizer,
-        micro=config.batch.micro,
-        accumulation=accumulation,
-        dtype=torch.bfloat16 if planned_precision(config) == "bf16" else torch.float32,
-    )
-
-
-def foresee(config: Config) -> str:
-    """What ``config`` would run, and what that would take; nothing is started or written and no GPU is asked."""
-    data = foreseen(config.data)
-    plan = forecast.first_plan(config, data.train_images)
-    memory = footprint_of(config, data.classes, plan.accumulation)
-    found = forecast.costs(config, data.train_images, data.val_images, memory)
-    sections = {
-        "lr": forecast.schedule_lines(plan, config.schedule.warmup_epochs, schedule_of(config, plan)),
-        "memory": [forecast.memory_line(memory, plan.micro)],
-        "traffic": [forecast.traffic_line(memory)],
-        "machine": [forecast.machine_line(config, memory)],
-        "time": forecast.table(config, data.train_images, found),
-    }
-    said = banner(replace(config, precision=planned_precision(config)), plan, data, None)
-    lines = [f"plan of {config.name}, nothing is started", said]
-    for name, section in sections.items():
-        lines += [f"  {name:<10}{section[0]}", *(f"{'':12}{line}" for line in section[1:])]
-    return "\n".join(lines)
 
 
 def run(config: Config, command: str, stop: StopRequest) -> None:

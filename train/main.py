@@ -80,10 +80,10 @@ def composed(*overrides: str) -> config.Config:
 
 def start(settings: config.Config, overrides: list[str]) -> int:
     if settings.plan.show:
-        from train import app
+        from train.planning.foresee import foresee
 
         if int(os.environ.get("RANK", 0)) == 0:
-            print(app.foresee(settings))
+            print(foresee(settings))
         return 0
     stop = StopRequest()
     # torch takes seconds to import: only once the configuration holds

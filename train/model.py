@@ -1,9 +1,12 @@
 """The networks: torchvision's ResNet-50, and the small CIFAR ResNet for images of 32 pixels."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from train.config import ModelConfig
 
 
 class _Block(nn.Module):
@@ -67,3 +70,9 @@ def resnet50(num_classes: int, zero_gamma: bool = False, stride_in_1x1: bool = F
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"resnet8": resnet8, "resnet50": resnet50}
+
+
+def make_model(config: ModelConfig, classes: int) -> nn.Module:
+    """The network that ``config`` names, its weights drawn from torch's generator."""
+    options = asdict(config)
+    return MODELS[options.pop("name")](num_classes=classes, **options)

@@ -1,7 +1,9 @@
 """The learning rate as a pure function of the step: linear warm-up, then polynomial, cosine or steps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from train.config import Config, Plan
 
 
 def learning_rate(
@@ -41,3 +43,25 @@ def learning_rate(
     start = warmup_steps if from_warmup else 0.0
     over = (step - start) / (steps - start)
     return end + (base - end) * ((1 - over) ** power if decay == "poly" else (1 + math.cos(math.pi * over)) / 2)
+
+
+def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
+    """lr as a function of the step, with the numbers of ``config``."""
+    schedule = config.schedule
+
+    def lr(step: int) -> float:
+        return learning_rate(
+            step,
+            base=config.optimizer.lr,
+            steps=plan.steps,
+            warmup_steps=schedule.warmup_epochs * plan.steps_per_epoch,
+            power=schedule.power,
+            from_warmup=schedule.origin == "warmup",
+            decay=schedule.decay,
+            end=schedule.end_lr,
+            warmup_from=schedule.warmup_lr,
+            milestones=[epoch * plan.steps_per_epoch for epoch in schedule.milestones],
+            factor=schedule.factor,
+        )
+
+    return lr

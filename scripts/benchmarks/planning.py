@@ -15,10 +15,10 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from scripts.benchmarks.keep import spread, write
-from train import app
 from train.config import make_plan
 from train.main import composed
 from train.planning.cost import BUCKET, cost_of, speed_of
+from train.planning.foresee import footprint_of
 
 MAIN = Path(__file__).parents[2] / "train" / "main.py"
 # ResNet-8 sums 0.3 MB for a long micro-batch, ResNet-50 on 32 pixels 94 MB for a short one
@@ -83,7 +83,7 @@ def prediction(case: list[str], one: float, latency: float, bandwidth: float) ->
         inside_gbs=bandwidth / 1e9,
         inside_us=1e6 * latency,
     )
-    net = app.footprint_of(config, 64, 1)
+    net = footprint_of(config, 64, 1)
     speed = speed_of(machine, config.batch.micro, net.gmacs)
     plan = make_plan(config, 2048, 2)
     return cost_of(plan, 0, net.gradients, net.statistics, machine, speed).images_per_second

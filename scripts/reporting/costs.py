@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from scripts.reporting import scaling
 from scripts.reporting.plot import COLOURS, Plot, Rows
-from train import app
 from train.command_line import by_size
 from train.config import Config
 from train.data import ILSVRC_2012
@@ -17,6 +16,7 @@ from train.main import CONFIGS, MISTAKES, composed
 from train.planning import forecast
 from train.planning.cost import Cost
 from train.planning.footprint import Footprint
+from train.planning.foresee import footprint_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
                 refused = refused or error
                 continue
             # the network, and so what is summed and computed for an image, is the same in every row
-            net = net or app.footprint_of(config, ILSVRC_2012[2], 1)
+            net = net or footprint_of(config, ILSVRC_2012[2], 1)
             found.append((config, forecast.costs(config, ILSVRC_2012[0], ILSVRC_2012[1], net)))
     if refused and not found:
         raise refused

@@ -1,4 +1,4 @@
-"""What ``plan.show=true`` prints beside the banner: schedule, memory, traffic, and a row for each number of GPUs."""
+"""Lines of ``plan.show=true``: schedule, memory, traffic, and a row for each number of GPUs."""
 
 from __future__ import annotations
 
