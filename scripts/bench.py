@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
-    "train": ("training", 7),
+    "train": ("training", 15),
     "peers": ("peers", 3),
-    "optimizer": ("optimizer", 60),
+    "optimizer": ("optimizer", 150),
     "data": ("data", 7),
     "index": ("index", 3),
     "checkpoint": ("saving", 4),

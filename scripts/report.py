@@ -31,6 +31,7 @@ TABLES = {
     ("results/README.md", "recipes"): tables.recipes_table,
     ("results/README.md", "resnet50"): tables.resnet50_table,
     ("results/README.md", "rehearsal"): tables.rehearsal_table,
+    ("results/README.md", "training"): tables.training_table,
 }
 
 

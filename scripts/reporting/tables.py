@@ -149,6 +149,20 @@ def figures(seeds: list[Record], wanted: int) -> str:
     return f"{lr} | {count} | {spread([s.last for s in ended])} | {spread([s.best for s in ended])}"
 
 
+def training_table() -> str:
+    """Images/s of the whole app and of what it is held against, by ``scripts/bench.py train`` and ``peers``."""
+    lines = ["| what runs | images/s: median (min-max) | n |", "|---|---|---|"]
+    for name in ("train", "peers"):
+        path = BENCHMARKS / f"{name}.json"
+        if path.exists():
+            measured = json.loads(path.read_text())
+            for what, f in measured["images_per_second"].items():
+                lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
+    measured = json.loads((BENCHMARKS / "train.json").read_text())
+    ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["ratio"])
+    return "\n".join([*lines, "", f"App by bare loop, in pairs: {ratio}; {measured_on(measured)}"])
+
+
 def optimizer_table() -> str:
     """What a step of each optimizer costs, by ``scripts/bench.py optimizer``."""
     measured = json.loads((BENCHMARKS / "optimizer.json").read_text())
