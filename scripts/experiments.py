@@ -63,6 +63,16 @@ class Experiment:
         return RECORDS / self.group / self.name
 
     @property
+    def folder(self) -> Path:
+        """Where it runs, one per name, from the checkout."""
+        return RUNS / f"{self.group}-{self.name}"
+
+    @property
+    def output(self) -> Path:
+        """What it says; a name may hold a dot, so that this is no suffix to be replaced."""
+        return RUNS / f"{self.folder.name}.out"
+
+    @property
     def is_done(self) -> bool:
         return any((self.record / name).exists() for name in ("result.json", "diverged"))
 
@@ -128,11 +138,10 @@ GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes, "resnet50": 
 
 def run(experiment: Experiment, threads: int) -> int:
     """Run it, or go on with it, and file its record; the app's exit code."""
-    # the run's own folder name is the app's to spell: one per name
-    folder = ROOT / RUNS / f"{experiment.group}-{experiment.name}"
+    folder = ROOT / experiment.folder
     command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{folder}.out").open("a") as said:
+    with (ROOT / experiment.output).open("a") as said:
         done = subprocess.run(
             [*command, f"runs_dir={RUNS}", f"name={folder.name}"],
             cwd=ROOT,
@@ -183,8 +192,8 @@ def main() -> int:
             running = {pool.submit(run, e, threads): e for e in experiments if not e.is_done}
             for done in tqdm(as_completed(running), desc=group, total=len(running)):
                 if code := done.result():
-                    said = RUNS / f"{group}-{running[done].name}.out"
-                    print(f"experiments: {said.stem} ended with {code}: see {said}", file=sys.stderr)
+                    failed = running[done]
+                    print(f"experiments: {failed.folder.name} ended with {code}: see {failed.output}", file=sys.stderr)
                     return code
         return 0
     except KeyboardInterrupt:

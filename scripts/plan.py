@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts.reporting import costs  # noqa: E402
-from train.errors import UserError  # noqa: E402
+from train.errors import UserError, report  # noqa: E402
 from train.main import MISTAKES, refuse  # noqa: E402
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     except MISTAKES as error:
         sys.exit(refuse(error))
     except OSError as error:
-        sys.exit(refuse(UserError(f"{error.filename}: {error.strerror}: give another --plot=FILE.png")))
+        sys.exit(report(UserError(f"{error.filename}: {error.strerror}: give another --plot=FILE.png")))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MACHINES = ("a100", "h100")
-BATCHES = sorted((path.stem for path in (CONFIGS / "batch").iterdir()), key=by_size)
+BATCHES = sorted((path.stem for path in (CONFIGS / "batch").glob("*.yaml")), key=by_size)
 # of plot and table
 GPUS = "plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]"
 

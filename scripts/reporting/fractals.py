@@ -29,7 +29,7 @@ def curves(key: str) -> list[dict[str, object]]:
     return found
 
 
-def draw_curves(axes: Axes, rows: Rows, label: str) -> None:
+def draw_curves(axes: Axes, rows: Rows, label: str, legend_columns: int = 1) -> None:
     for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
         points = list(group)
         epochs, mean, least, largest = (
@@ -41,7 +41,8 @@ def draw_curves(axes: Axes, rows: Rows, label: str) -> None:
         axes.fill_between(epochs, least, largest, color=COLOURS[batch], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_xlim(0, 90)
-    axes.legend(title="batch= (images a step), optimizer: last epoch", fontsize=8, title_fontsize=8)
+    title = "batch= (images a step), optimizer: last epoch"
+    axes.legend(title=title, fontsize=8, title_fontsize=8, ncols=legend_columns)
 
 
 def draw_top1(axes: Axes, rows: Rows) -> None:
@@ -52,9 +53,10 @@ def draw_top1(axes: Axes, rows: Rows) -> None:
 
 
 def draw_loss(axes: Axes, rows: Rows) -> None:
-    draw_curves(axes, rows, "{:.3f}")
+    draw_curves(axes, rows, "{:.3f}", legend_columns=2)
     axes.set_ylabel("training loss (nats)")
     axes.set_yscale("log")
+    axes.set_ylim(top=30)  # the legend's place, above the curves
     axes.set_title("ResNet-8 on fractals: mean training loss of each epoch", fontsize=10)
 
 

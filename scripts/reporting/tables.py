@@ -151,16 +151,13 @@ def figures(seeds: list[Record], wanted: int) -> str:
 
 def training_table() -> str:
     """Images/s of the whole app and of what it is held against, by ``scripts/bench.py train`` and ``peers``."""
+    measured = {name: json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("train", "peers")}
     lines = ["| what runs | images/s: median (min-max) | n |", "|---|---|---|"]
-    for name in ("train", "peers"):
-        path = BENCHMARKS / f"{name}.json"
-        if path.exists():
-            measured = json.loads(path.read_text())
-            for what, f in measured["images_per_second"].items():
-                lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
-    measured = json.loads((BENCHMARKS / "train.json").read_text())
-    ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["ratio"])
-    return "\n".join([*lines, "", f"App by bare loop, in pairs: {ratio}; {measured_on(measured)}"])
+    for name, figures_of in measured.items():
+        for what, f in figures_of["images_per_second"].items():
+            lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
+    ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["train"]["ratio"])
+    return "\n".join([*lines, "", f"App by bare loop, in pairs: {ratio}; {measured_on(measured['train'])}"])
 
 
 def optimizer_table() -> str:

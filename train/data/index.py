@@ -26,7 +26,7 @@ from train.errors import UserError
 
 VERSION = 2  # of the files below: another number makes other files
 SPLITS = ("train", "val")
-NAMES = 32  # digits of a fingerprint
+NAMES = 32  # digits of a fingerprint that stand for names and labels
 PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("container", "<i4")])
 FOLDER = ".lars-imagenet-index"
 
@@ -80,8 +80,10 @@ class Index:
 
     @property
     def fingerprint(self) -> str:
-        """``NAMES`` digits of names and labels; of a pack, how it was made too."""
-        """What identifies these images without reading them: names and labels, in order; 64 hexadecimal digits."""
+        """What identifies these images without reading them, in hexadecimal digits.
+
+        ``NAMES`` of them for names and labels, in order; of a pack, after a dash, 16 more for how it was made.
+        """
         return self._about["fingerprints"][self.split]
 
 
