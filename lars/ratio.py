@@ -54,6 +54,6 @@ class Rule:
         if self.cap is not None:
             ratios = ratios.clamp(max=self.cap)
         if self.clip:
-            # 0 / 0 where lr is 0: any factor will do
-            ratios = torch.where(torch.as_tensor(lr) == 0, torch.ones_like(ratios), (ratios / lr).clamp(max=1.0))
+            # 0 / 0 where lr is 0: any factor will do. A condition on lr would be copied to the device, and waited for
+            ratios = torch.where(ratios == 0, ratios, (ratios / lr).clamp(max=1.0))
         return torch.where((w_norms == 0) | (g_norms == 0), torch.ones_like(ratios), ratios)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from train.cores import cores  # noqa: E402
 from train.data import ILSVRC_2012  # noqa: E402
 from train.data.decode import decode  # noqa: E402
 from train.data.sources import Source, open_sources  # noqa: E402
@@ -80,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", metavar="DIR", type=Path)
     parser.add_argument("--decode", action="store_true", help="decode every image and list those that fail")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that decode (default: cores)")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes that decode (default: cores)")
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: at least 1")

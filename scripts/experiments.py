@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.reporting.records import FRACTALS as RECORDS  # noqa: E402
 from scripts.reporting.records import csv_text, file_run  # noqa: E402
+from train.cores import cores  # noqa: E402
 from train.errors import Diverged  # noqa: E402
 
 RUNS = Path("runs", "experiments")  # in the checkout, so that records name no folder of a machine
@@ -174,15 +175,14 @@ def layers(board: Path) -> list[dict[str, object]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chosen", nargs="*", metavar="group[/name]", help=f"{', '.join(GROUPS)}; by default all")
-    cores = os.cpu_count() or 1
-    parser.add_argument("--at-once", type=int, default=cores, help="runs side by side; by default one a core")
+    parser.add_argument("--at-once", type=int, default=cores(), help="runs side by side; by default one a core")
     arguments = parser.parse_args()
     chosen = [text.partition("/")[::2] for text in arguments.chosen or GROUPS]
     if unknown := {group for group, _ in chosen} - set(GROUPS):
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
     if arguments.at_once < 1:
         parser.error(f"--at-once {arguments.at_once}: at least 1")
-    threads = max(1, cores // arguments.at_once)
+    threads = max(1, cores() // arguments.at_once)
     pool = ThreadPoolExecutor(arguments.at_once)
     try:
         for group, name in chosen:

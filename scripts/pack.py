@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train.checkpoint import write_whole  # noqa: E402
+from train.cores import cores  # noqa: E402
 from train.data.decode import decode  # noqa: E402
 from train.data.index import stem  # noqa: E402
 from train.data.layouts import CLASS_NAMES, PACK  # noqa: E402
@@ -166,7 +167,7 @@ def main() -> int:
     form.add_argument("--shorter", metavar="N", type=int, help="shorter side N pixels")
     form.add_argument("--original", action="store_true", help="files as they are")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEGs, 1 to 95 (default 95)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that resize (default: cores)")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes that resize (default: cores)")
     chosen = parser.parse_args()
     kind = "original" if chosen.original else "shorter" if chosen.shorter is not None else "square"
     side = next((side for side in (chosen.shorter, chosen.square) if side is not None), 256)

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import lr_scheduler
 from torch.testing._internal.common_optimizers import optim_db
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lars import LARS, LarsSGD, load_torchlars, split_parameters
 from scripts.benchmarks.traffic import Traffic
@@ -500,6 +502,18 @@ def test_a_step_costs_no_more_passes_over_the_parameters_than_stated(path, most)
     assert traffic.calls <= (3 * 10 + 5 if path == "alone" else 25)
 
 
+class NothingCrosses(TorchDispatchMode):
+    """Refuses copies from one device to another, and conditions on the host: a GPU's stream is waited for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.copy_, torch.ops.aten._to_copy, torch.ops.aten.where):
+            given = tree_leaves((args, kwargs))
+            devices = {x.device.type for x in given if isinstance(x, torch.Tensor)}
+            devices |= {x.type for x in given if isinstance(x, torch.device)}
+            assert len(devices) == 1, f"{func} between {devices}"
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize(
     "variant", [{}, {"momentum": "caffe"}, {"momentum": "nus"}, {"ratio": "decayed"}, {"clip": True}]
 )
@@ -511,7 +525,8 @@ def test_a_step_on_cuda_never_waits_for_the_device(variant):
         for _ in range(2):
             for p in params:
                 p.grad = torch.empty_like(p)
-            optimizer.step()
+            with NothingCrosses():
+                optimizer.step()
         assert optimizer.trust_ratios.device.type == "cuda" and optimizer.trust_ratios.shape == (3,)
 
 

@@ -112,10 +112,13 @@ def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_p
     assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 
-# as SLURM does: the command once on each node, here side by side, and signals to all of them
+# as SLURM does: the command once on each node, here side by side. srun takes SIGTERM for the order to kill them
+# (src/srun/libsrun/srun_job.c, launch_g_fwd_signal(SIGKILL)); scancel signals every process of the step
 SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
 for node in $(seq "${SLURM_NNODES:-1}"); do "$@" & tasks="$tasks $!"; done
-trap 'kill -TERM $tasks' TERM
+echo $tasks > "$STUBS/tasks"
+trap 'kill -KILL $tasks' TERM
 code=0
 for task in $tasks; do
     while kill -0 "$task" 2>/dev/null; do wait "$task"; done
@@ -123,8 +126,14 @@ for task in $tasks; do
 done
 exit $code
 """
+SCANCEL = """#!/bin/bash
+[ "$*" = "--signal=TERM 77.0" ] || exit 1
+signal() { for child in $(pgrep -P $1); do signal $child; done; kill -TERM $1; }
+for task in $(cat "$STUBS/tasks"); do signal $task; done
+"""
 STUBS = {
     "srun": SRUN,
+    "scancel": SCANCEL,
     "scontrol": '#!/bin/sh\nif [ "$1" = show ]; then echo localhost; else echo "$@" >> "$STUBS/requeued"; fi\n',
 }
 

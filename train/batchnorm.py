@@ -26,21 +26,23 @@ class RunningStatistics:
         self._keep = 1.0 - float(momenta.pop() or 0.0) if momenta else 1.0
         self._statistics: list[Tensor] = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
-        self._before: list[Tensor] = []
+        self._before: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def begin(self) -> None:
         """Before the first micro-batch of a step."""
-        self._before = [b.clone() for b in self._statistics + self._counts]
+        if not self._statistics:
+            return
+        self._before = _flat(self._statistics), _flat(self._counts)
         if not self._world.is_chief:
-            for b in self._statistics:
-                b.zero_()
+            torch._foreach_zero_(self._statistics)
 
     @torch.no_grad()
     def undo(self) -> None:
         """Back to where ``begin`` was called: the step is dropped."""
-        for b, before in zip(self._statistics + self._counts, self._before, strict=True):
-            b.copy_(before)
+        if self._before:
+            _spread(self._before[0], self._statistics)
+            _spread(self._before[1], self._counts)
 
     @torch.no_grad()
     def combine(self, micro_batches: int) -> None:
@@ -48,10 +50,18 @@ class RunningStatistics:
         world = self._world
         if world.size == 1 or not self._statistics:
             return
-        flat = torch.cat([b.flatten() for b in self._statistics])
+        flat = _flat(self._statistics)
         flat *= self._keep ** (micro_batches * (world.size - 1 - world.rank))
         world.total(flat)
-        for b, combined in zip(self._statistics, flat.split([b.numel() for b in self._statistics]), strict=True):
-            b.copy_(combined.view_as(b))
-        for count in self._counts:
-            count += micro_batches * (world.size - 1)
+        _spread(flat, self._statistics)
+        torch._foreach_add_(self._counts, micro_batches * (world.size - 1))
+
+
+# some hundred small tensors, every step: a GPU would take longer to be told of each than to move all
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def _spread(flat: Tensor, tensors: list[Tensor]) -> None:
+    parts = flat.split([t.numel() for t in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])

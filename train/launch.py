@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from train.config import Config
+from train.cores import cores
 from train.errors import Stopped, UserError
 from train.signals import ASKING
 
@@ -42,7 +43,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
 
     # its report of failures would bury the one line that the worker has said
     logging.disable(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
     if hasattr(settings, "signals_to_handle"):
         # older torch has no such option, and there SIGUSR1 ends the launcher

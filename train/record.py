@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from train.cores import cores
+
 PACKAGES = ("torch", "torchvision", "hydra-core", "numpy", "pillow", "tensorboard")
 
 
@@ -23,7 +25,7 @@ def hardware(processes: int) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": gpus,
         "processes": processes,

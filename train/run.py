@@ -41,6 +41,11 @@ class Run:
                 f"{self.folder} is in use by process {self._lock.read().strip() or 'of another machine'}: "
                 "wait for it, or give another name=NAME"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} is on a file system without locks ({error.strerror}): mount it with flock, or give "
+                "runs_dir= on another one"
+            ) from error
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()

@@ -114,6 +114,6 @@ def evaluate(
             watch(images, labels, logits)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
-        sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.as_tensor(len(labels), device=loss.device)])
+        sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, loss.new_full((), len(labels))])
     correct, in_top5, loss_sum, images_seen = world.total(sums).tolist()
     return Scores(100 * correct / images_seen, 100 * in_top5 / images_seen, loss_sum / images_seen, int(images_seen))

@@ -60,13 +60,16 @@ class World:
     def join(cls, timeout_minutes: float = 30) -> World:
         """Meet the other processes that torchrun started; one process alone meets nobody.
 
-        A collective call that waits longer than ``timeout_minutes`` for the others raises.
+        A collective call that waits longer than ``timeout_minutes`` for the others raises; on GPUs NCCL's watchdog
+        ends the process instead.
         """
+        # shapes of images hardly ever change, so that trying out algorithms pays; and fp32 is to be fp32
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         if not under_torchrun():
             return cls()
         # DDP imports this module, whose functions take the process group of that moment as a default and so keep it
         # for good: one of its threads that drops a tensor while Python ends would abort the process
-        import torch.distributed.nn.functional
+        from torch.distributed.nn import functional  # noqa: F401
 
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
         if world.device.type == "cuda":

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 from torchvision import datasets, models, transforms
 from tqdm import tqdm
 
+from train.cores import cores
+
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 256, 1280  # training images: the difference of two runs is free of start and end
 BATCH, SIZE = 64, 64
@@ -67,7 +69,7 @@ def measure(rounds: int) -> None:
 
 def run(command: list[str], processes: int) -> tuple[float, float]:
     """Seconds and peak MiB."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, cores() // processes)
     began = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -16,7 +16,9 @@ from train.data.order import epoch_order
 from train.step import MicroBatch
 from train.world import World
 
-EVAL_BATCH = 256  # images of one forward pass in evaluation; no result depends on it
+# images of one forward pass in evaluation; no result depends on it. A worker decodes them one after the other, so that
+# with many more the last workers would be waited for
+EVAL_BATCH = 64
 
 
 class Loader(Protocol):
