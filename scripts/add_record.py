@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,10 +36,15 @@ def check(run: Path) -> str:
     missing = [name for name in FILES if not (run / name).is_file()]
     if missing:
         raise UserError(f"{run} lacks {', '.join(missing)}: give the folder of a finished run")
-    now: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
-    result = json.loads((run / "result.json").read_text())
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    preset, optimizer = now["batch"]["preset"], now["optimizer"]["name"]
+    try:
+        now: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+        result = json.loads((run / "result.json").read_text())
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        preset, optimizer = now["batch"]["preset"], now["optimizer"]["name"]
+    except (ValueError, LookupError, TypeError, YAMLError) as error:
+        raise UserError(
+            f"{run} is damaged ({type(error).__name__}: {error}): copy it again from where it ran"
+        ) from error
     wrong = differences(config.flatten(now), preset, optimizer)
     counts = tuple(result.get(key) for key in ("train_images", "val_images", "classes"))
     if counts != ILSVRC_2012:

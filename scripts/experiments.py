@@ -7,10 +7,10 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
 ``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
 ``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5;
 ``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more;
-``resnet50``  the mission's own network at the smallest and the largest batch, 30 epochs, seed 0.
+``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some eight hours on two cores, a run on each. What a
+and started again, it goes on where it was. All of them take some thirteen hours on two cores, a run on each. What a
 run says goes to ``runs/experiments/<run>.out``.
 """
 

@@ -39,6 +39,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=25)
     steps = parser.parse_args().steps
+    if steps < 1:
+        parser.error(f"--steps {steps}: at least 1")
     world = World()
     settings = composed("batch=32k", "model=resnet50", f"precision={app.native_precision(world.device)}")
     commit, began = record.commit(), time.time()

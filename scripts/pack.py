@@ -122,6 +122,8 @@ def estimate(sources: tuple[Source, Source], form: Form) -> int:
 
 
 def pack(root: Path, out: Path, form: Form, workers: int) -> None:
+    if root in (out, *out.parents):
+        raise UserError(f"{out} lies in {root}, whose images its shards would be taken for: give an OUT beside it")
     sources = open_sources(root)
     out.mkdir(parents=True, exist_ok=True)
     todo = list(shards(sources, out, form))

@@ -20,6 +20,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw hours against GPUs into this PNG, its figures beside it")
     arguments, overrides = parser.parse_known_args()
+    if arguments.plot and arguments.plot.suffix != ".png":
+        parser.error(f"--plot {arguments.plot}: give a name that ends in .png")
     try:
         print(costs.markdown(*overrides))
         if arguments.plot:

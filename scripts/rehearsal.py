@@ -6,6 +6,7 @@ The app reads 33,000 JPEG files of 64 pixels in 1,000 classes, made by formula, 
 it took is written to ``results/rehearsal``: the run's record, and peak memory and seconds by phase.
 """
 
+import argparse
 import json
 import resource
 import shutil
@@ -53,6 +54,7 @@ def phases(board: Path, began: float, ended: float) -> dict[str, float]:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     data = composed("data=fractals", "batch.total=64", "batch.micro=64", *IMAGES).data
     assert isinstance(data, FractalsConfig)
     fractals.provide(data)

@@ -385,6 +385,8 @@ def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(t
     image_folder(root)
     done = script("pack", root, out, "--square", 48, "--workers", 2)
     assert done.returncode == 0, done.stderr
+    within = script("pack", root, root / "pack")
+    assert within.returncode == 2 and "give an OUT beside it" in within.stderr and not (root / "pack").exists()
     assert "33 images in 2 shards, 48 x 48 pixels, JPEG quality 95: about 0.00 GB" in done.stdout
     originals, packed = open_sources(root), open_sources(out)
     for a, b in zip(originals, packed, strict=True):

@@ -70,6 +70,8 @@ def one_row_less(run: Path) -> None:
     ("harm", "said"),
     [
         (lambda run: (run / "result.json").unlink(), "lacks result.json: give the folder of a finished run"),
+        (lambda run: (run / "result.json").write_text('{"steps": '), "is damaged .*JSONDecodeError"),
+        (lambda run: (run / "config.yaml").write_text(""), "is damaged .*KeyError"),
         (lambda run: another_value(run, "optimizer.lr", 13.0), "is no record of batch=8k: optimizer.lr=13.0, not 12.8"),
         (lambda run: another_value(run, "batch.micro", 128), "batch.micro=128, not 64"),
         (lambda run: change(run, train_images=1_281_166), "not .1281167, 50000, 1000."),

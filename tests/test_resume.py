@@ -1,5 +1,6 @@
 """A run that was stopped, killed or starved goes on as if nothing had been."""
 
+import errno
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ import torch
 from tests.conftest import MAIN, SMALL, App
 from train import checkpoint
 from train.errors import UserError
+from train.main import composed
+from train.run import Run
 
 TIMES = {"images_per_second", "seconds"}
 
@@ -145,6 +149,25 @@ def test_a_folder_in_use_is_refused_naming_the_process(app: App, tmp_path):
     finally:
         first.kill()
         first.wait()
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("result.json", "{")])
+def test_a_damaged_file_of_a_run_is_named_and_left_as_it_is(tmp_path, name, content):
+    settings = composed(*SMALL, "name=run", f"runs_dir={tmp_path}")
+    Run(settings)
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} is damaged: "):
+        _ = Run(settings).result
+    assert (tmp_path / "run" / name).read_text() == content
+
+
+def test_a_file_system_without_locks_is_named(tmp_path):
+    refused = OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    with (
+        mock.patch("fcntl.flock", side_effect=refused),
+        pytest.raises(UserError, match=r"run is on a file system without locks .*: mount it with flock, or"),
+    ):
+        Run(composed(*SMALL, "name=run", f"runs_dir={tmp_path}"))
 
 
 def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_is_intact(app: App, tmp_path, uninterrupted):

@@ -115,6 +115,8 @@ def load(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: give a checkpoint or weights.pt in it") from error
     named = NAME.fullmatch(path.name)
     if named and digest(content) != named[3]:
         raise UserError(f"{path} is damaged (its sha256 does not begin as its name says): use another one")

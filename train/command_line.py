@@ -30,6 +30,8 @@ from train.config import (
 )
 from train.errors import UserError
 
+GROUPS = ("batch", "data", "model", "optimizer", "plan", "recipe")
+
 # keys whose value is taken as it stands
 TEXTS = ("data.root", "evaluate", "name", "runs_dir")
 
@@ -53,7 +55,11 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
             "-m under torchrun would run its second job in the first one's process group: start "
             "`python train/main.py -m ...`, which uses every GPU by itself"
         )
+    if flags.resolve and not flags.cfg:
+        raise UserError("--resolve says how --cfg job prints: give both, or neither")
     for argument in flags.overrides:
+        if argument in (f"{group}=null" for group in GROUPS):
+            raise UserError(f"{argument} chooses nothing: leave it out, or see --help for what there is")
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument!r} is not key=value: write, say, batch=32k")
     given = [argument.partition("=")[0] for argument in flags.overrides]
@@ -109,30 +115,38 @@ def explain(error: BaseException) -> str:
     text = str(innermost or error)
     if error.__cause__ is not None and innermost is None:
         text += f": {error.__cause__}"
-    text = re.sub(r"\n\s*object_type=\S+", "", text)
+    text = re.sub(r"\n\s*(object_type=|reference_type=|full_key: )\S+", "", text)
+    text = text.replace("a ListConfig, list or tuple", "a list, such as [1,2]")
     return " ".join(text.split())
 
 
 def _unknown_key(key: str) -> str:
     schema = OmegaConf.structured(Config)
-    keys = [*flatten(_shape(schema)), *_variants()]
-    if key in _variants():
-        group = key.partition(".")[0]
+    keys = [*flatten(_shape(schema)), *VARIANTS]
+    if key in VARIANTS:
         return (
-            f"there is no key '{key}' in the {group}= that was chosen, but in another, which the command line or its "
-            "recipe= is for: leave one of the two out"
+            f"'{key}' is a key of {VARIANTS[key]}, and another {key.partition('.')[0]}= was chosen: choose that one, "
+            "or leave out the key, or the recipe= that sets it"
         )
-    near = difflib.get_close_matches(key, [k for k in keys if k != key], n=1, cutoff=0.5)
+    # also by the last part alone, and groups
+    places = {k.rpartition(".")[2]: k for k in reversed(keys)} | {k: k for k in (*keys, *GROUPS) if k != key}
+    near = difflib.get_close_matches(key, list(places), n=1, cutoff=0.5)
     return f"there is no key '{key}'" + (
-        f": did you mean '{near[0]}'?" if near else ": see --cfg job for those there are"
+        f": did you mean '{places[near[0]]}'?" if near else ": see --cfg job for those there are"
     )
 
 
-def _variants() -> list[str]:
-    nodes = [
-        ("data", FractalsConfig), ("data", ImageNetConfig), ("optimizer", LARSConfig), ("model", ResNet50Config),
-    ]  # fmt: skip
-    return [f"{group}.{key}" for group, node in nodes for key in vars(node)["__dataclass_fields__"]]
+# keys that only one choice of a group has, or two
+VARIANTS = {
+    f"{group}.{key}": f"{group}={choice}"
+    for group, choice, node in (
+        ("data", "fractals", FractalsConfig),
+        ("data", "imagenet", ImageNetConfig),
+        ("optimizer", "lars", LARSConfig),
+        ("model", "resnet50", ResNet50Config),
+    )
+    for key in vars(node)["__dataclass_fields__"]
+}
 
 
 def _shape(node: object) -> dict:

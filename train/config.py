@@ -326,7 +326,7 @@ def validate(config: Config) -> None:
             "lr is outside the buffer as it is"
         )
     if config.name is not None and (config.name in ("", ".", "..") or "/" in config.name or "\0" in config.name):
-        raise UserError(f"name={config.name!r} must be usable as a folder's name: give one without '/'")
+        raise UserError(f"name={config.name!r} must be usable as a folder's name: give a word without '/'")
 
 
 def _validate_progressive(data: DataConfig) -> None:

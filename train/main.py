@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -82,6 +83,8 @@ def start(settings: config.Config, overrides: list[str]) -> int:
     if settings.plan.show:
         from train.planning.foresee import foresee
 
+        # its reader may have seen enough, as head has
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if int(os.environ.get("RANK", 0)) == 0:
             print(foresee(settings))
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from train import checkpoint
 from train.config import WITHOUT_EFFECT, Config, flatten
@@ -56,7 +57,10 @@ class Run:
         if not path.exists():
             checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
             return
-        then = flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        try:
+            then = flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        except YAMLError as error:
+            raise UserError(f"{path} is damaged: bring it back, or give another name=NAME") from error
         flat = flatten(now)
         differing = [
             f"{key} was {then.get(key, 'not there')}, now {flat.get(key, 'not there')}"
@@ -72,7 +76,10 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """``result.json`` of a finished run, else None."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: delete it, and the same command ends the run again") from error
 
     def finish(self, weights: dict[str, Any], result: dict[str, Any]) -> None:
         """Write ``weights.pt`` and, last of all, ``result.json``."""

@@ -37,9 +37,11 @@ def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
     found = []
     net: Footprint | None = None
     refused: Exception | None = None
-    given = [value for key, _, value in (o.partition("=") for o in overrides) if key == "plan"]
-    for machine in given or MACHINES:
-        for batch in BATCHES:
+    given = dict(o.partition("=")[::2] for o in overrides)
+    if given.get("data", "imagenet") != "imagenet" or "data.root" in given:
+        raise UserError("rows are planned with ILSVRC-2012's images: leave out data, or take plan.show=true for a run")
+    for machine in [given["plan"]] if "plan" in given else MACHINES:
+        for batch in [given["batch"]] if "batch" in given else BATCHES:
             try:
                 config = composed("data=imagenet", f"batch={batch}", f"plan={machine}", *overrides)
             except MISTAKES as error:

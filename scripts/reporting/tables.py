@@ -21,6 +21,7 @@ from scripts.reporting.records import (
     read,
     spread,
 )
+from train.main import composed
 from train.planning import forecast
 
 MISSING = "missing"
@@ -39,8 +40,9 @@ def main_table() -> str:
         number = top1[str(r.config.batch.published)] if r.is_published_row else "-"
         warmup = r.config.schedule.warmup_epochs
         lr = f"{r.config.optimizer.lr:g}"
-        if r.is_published_row and r.preset == "256":
-            lr = f"0.2 ({lr} on fractals)"
+        at_full_size = composed(f"batch={r.preset}", f"optimizer={r.optimizer}", "data=imagenet").optimizer.lr
+        if at_full_size != r.config.optimizer.lr:
+            lr = f"{at_full_size:g} ({lr} on fractals)"
         lines.append(
             f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
             f"| {number} | {imagenet(r.preset, r.optimizer)} | {r.config.batch.total:,} "
@@ -157,7 +159,7 @@ def training_table() -> str:
         for what, f in figures_of["images_per_second"].items():
             lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
     ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["train"]["ratio"])
-    return "\n".join([*lines, "", f"App by bare loop, in pairs: {ratio}; {measured_on(measured['train'])}"])
+    return "\n".join([*lines, "", f"App by bare loop, each pair by itself: {ratio}; {measured_on(measured['train'])}"])
 
 
 def optimizer_table() -> str:

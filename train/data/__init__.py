@@ -45,7 +45,7 @@ def open_data(config: DataConfig) -> Data:
     if isinstance(config, FractalsConfig):
         return _open_fractals(config)
     assert isinstance(config, ImageNetConfig)
-    if config.root is None:
+    if not config.root:
         raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
     train, val = open_sources(Path(config.root).expanduser().absolute())
     counts = (len(train), len(val), len(train.classes))
@@ -70,7 +70,7 @@ def foreseen(config: DataConfig) -> Data:
         classes = config.classes
         counts = (classes * config.train_per_class, classes * config.val_per_class, classes)
         remark = f"{classes} classes of fractals made by formula: NOT ImageNet"
-    elif config.root is None:
+    elif not config.root:
         counts = ILSVRC_2012
         remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
         remark += ": ILSVRC-2012's counts, as there is no data.root yet"

@@ -45,6 +45,8 @@ def shape(config: FractalsConfig) -> str:
 def provide(config: FractalsConfig) -> Path:
     """The folder with this data set's images, which are made now if they are not there yet."""
     root = Path(config.root).expanduser().absolute() if config.root else user_cache() / f"fractals-{shape(config)}"
+    if root.exists() and not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder: give one, or none for the cache")
     return made_once(root, lambda unfinished: _make(unfinished, config))
 
 

@@ -224,7 +224,7 @@ def _validation_synsets(devkit: Path) -> dict[str, str]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError(f"{devkit} needs scipy to be read: pip install 'lars-imagenet[archives]'") from error
+        raise UserError(f"{devkit} needs scipy to be read: pip install scipy") from error
     try:
         # whole, so that gzip's checksum is looked at
         whole = gzip.decompress(devkit.read_bytes())
@@ -331,7 +331,7 @@ def _parquet(root: Path) -> Layout | None:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UserError(f"data.root={root} needs pyarrow to be read: pip install 'lars-imagenet[archives]'") from error
+        raise UserError(f"data.root={root} needs pyarrow to be read: pip install pyarrow") from error
 
     def list_file(name: str, tick: Tick) -> Part:
         part = Part(name)
