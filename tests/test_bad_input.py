@@ -36,7 +36,6 @@ from train.signals import StopRequest
         (["data=imagenet", "data.train_crop=big"], ["data.train_crop=big"]),
         (["data=imagenet", "data.size=300"], ["data.size=300", "data.resize=256"]),
         (["data=imagenet", "data.classes=3"], ["'data.classes' is a key of data=fractals, and another"]),
-        (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),
         (["lr=3"], ["no key 'lr': did you mean 'optimizer.lr'?"]),
         (["optimiser=lars"], ["did you mean 'optimizer'?"]),
         (["data=null"], ["data=null chooses nothing"]),

@@ -160,7 +160,7 @@ def test_on_fractals_the_batch_is_an_eighth_and_only_the_lr_of_sgd_follows():
         (["recipe=goyal", "batch=32k"], ["batch=256|4k|8k", "by schedule.warmup_epochs=X"]),
         (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|32k|48k|64k"]),
         (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
-        (["recipe=nus", "optimizer=sgd"], ["in the optimizer= that was chosen"]),
+        (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),
         (["schedule.decay=step", "schedule.milestones=[30,20]"], ["schedule.milestones=[30, 20]", "ascending"]),
         (["data.progressive.start=20"], ["data.progressive.start=20 must be a multiple"]),
         (["data.progressive.epochs=[1,2,3]"], ["must be two epochs"]),

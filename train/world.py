@@ -63,8 +63,9 @@ class World:
         A collective call that waits longer than ``timeout_minutes`` for the others raises; on GPUs NCCL's watchdog
         ends the process instead.
         """
-        # shapes of images hardly ever change, so that trying out algorithms pays; and fp32 is to be fp32
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+        if torch.cuda.is_available():
+            # shapes of images hardly ever change, so that trying out algorithms pays; and fp32 is to be fp32
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         if not under_torchrun():
             return cls()
         # DDP imports this module, whose functions take the process group of that moment as a default and so keep it
