@@ -4,7 +4,7 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
        python scripts/experiments.py rows/32k-lars lr/32k     only those runs whose names begin so
 
 ``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
-``lr``    five learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
+``lr``    seven learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
 ``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5;
 ``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more;
 ``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
@@ -40,7 +40,7 @@ RUNS = Path("runs", "experiments")  # in the checkout, so that records name no f
 OPTIMIZERS = ("lars", "sgd")
 # lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
 MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
-DECADES = (-1.5, -0.75, 0.0, 0.75, 1.5)
+DECADES = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
 # and the batches that they publish
 RECIPES = {
     "paper": ("256", "8k", "16k", "32k"),

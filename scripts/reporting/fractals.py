@@ -7,7 +7,7 @@ import statistics
 from math import nan
 from typing import TYPE_CHECKING
 
-from scripts.experiments import OPTIMIZERS
+from scripts.experiments import MIDDLE, OPTIMIZERS
 from scripts.reporting.plot import COLOURS, Plot, Rows
 from scripts.reporting.records import by_row, on_fractals
 
@@ -106,7 +106,7 @@ def rates() -> list[dict[str, object]]:
 def draw_rates(axes: Axes, rows: Rows) -> None:
     for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
         points = list(group)
-        middle = float(points[len(points) // 2]["lr"])
+        middle = MIDDLE[batch, optimizer]
         x = [float(p["lr"]) / middle for p in points]
         y = [float(p["top1"] or 0) for p in points]
         style = "-" if batch == "256" else "--"
