@@ -111,8 +111,12 @@ def on_imagenet(preset: str, optimizer: str) -> list[Record]:
 
 
 def by_row(records: list[Record]) -> list[list[Record]]:
-    """The seeds of each preset and optimizer together; ``records`` are in order."""
-    return [list(group) for _, group in itertools.groupby(records, key=lambda r: (r.preset, r.optimizer))]
+    """The seeds of each preset, optimizer and lr together; ``records`` are in order."""
+
+    def row(r: Record) -> tuple[str, str, float]:
+        return r.preset, r.optimizer, float(r.config.optimizer.lr)
+
+    return [list(group) for _, group in itertools.groupby(records, key=row)]
 
 
 def main_rows() -> list[list[Record]]:

@@ -95,9 +95,11 @@ def lr_table() -> str:
 
 def best_table() -> str:
     """(c): each optimizer at its best learning rate of (b), fresh seeds."""
-    found = {s[0].optimizer: s for s in by_row(on_fractals("best"))}
+    found = by_row(on_fractals("best"))
     lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
-    lines += [f"| `32k` | {name.upper()} | {figures(found.get(name, []), 3)} |" for name in OPTIMIZERS]
+    for name in OPTIMIZERS:
+        at_each_lr = [seeds for seeds in found if seeds[0].optimizer == name] or [[]]
+        lines += [f"| `32k` | {name.upper()} | {figures(seeds, 3)} |" for seeds in at_each_lr]
     return "\n".join(lines)
 
 
