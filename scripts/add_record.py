@@ -20,7 +20,7 @@ from yaml import YAMLError
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.reporting.records import FILES, file_run  # noqa: E402
+from scripts.reporting.records import FILES, file_run, read  # noqa: E402
 from train import config  # noqa: E402
 from train.data import ILSVRC_2012  # noqa: E402
 from train.errors import UserError  # noqa: E402
@@ -37,14 +37,15 @@ def check(run: Path) -> str:
     if missing:
         raise UserError(f"{run} lacks {', '.join(missing)}: give the folder of a finished run")
     try:
-        now: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
-        result = json.loads((run / "result.json").read_text())
-        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        record = read(run)
+        now: dict[str, Any] = OmegaConf.to_container(record.config)  # type: ignore[assignment]
         preset, optimizer = now["batch"]["preset"], now["optimizer"]["name"]
     except (ValueError, LookupError, TypeError, YAMLError) as error:
         raise UserError(
             f"{run} is damaged ({type(error).__name__}: {error}): copy it again from where it ran"
         ) from error
+    rows, result = record.rows, record.result
+    assert result is not None
     wrong = differences(config.flatten(now), preset, optimizer)
     counts = tuple(result.get(key) for key in ("train_images", "val_images", "classes"))
     if counts != ILSVRC_2012:

@@ -182,7 +182,7 @@ def main() -> int:
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
     if arguments.at_once < 1:
         parser.error(f"--at-once {arguments.at_once}: at least 1")
-    threads = max(1, cores() // arguments.at_once)
+    threads = cores(shared_by=arguments.at_once)
     pool = ThreadPoolExecutor(arguments.at_once)
     try:
         for group, name in chosen:

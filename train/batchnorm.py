@@ -57,7 +57,9 @@ class RunningStatistics:
         torch._foreach_add_(self._counts, micro_batches * (world.size - 1))
 
 
-# some hundred small tensors, every step: a GPU would take longer to be told of each than to move all
+# a hundred small tensors at every step, one by one, would cost a GPU more to launch than to move
+
+
 def _flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([t.flatten() for t in tensors])
 

@@ -32,6 +32,18 @@ from train.errors import UserError
 
 GROUPS = ("batch", "data", "model", "optimizer", "plan", "recipe")
 
+# where a key is to be found that the choice made of its group lacks
+VARIANTS = {
+    f"{group}.{key}": f"{group}={choice}"
+    for group, choice, node in (
+        ("data", "fractals", FractalsConfig),
+        ("data", "imagenet", ImageNetConfig),
+        ("optimizer", "lars", LARSConfig),
+        ("model", "resnet50", ResNet50Config),
+    )
+    for key in vars(node)["__dataclass_fields__"]
+}
+
 # keys whose value is taken as it stands
 TEXTS = ("data.root", "evaluate", "name", "runs_dir")
 
@@ -55,7 +67,7 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
             "-m under torchrun would run its second job in the first one's process group: start "
             "`python train/main.py -m ...`, which uses every GPU by itself"
         )
-    if flags.resolve and not flags.cfg:
+    if flags.resolve and not flags.cfg and not flags.help:
         raise UserError("--resolve says how --cfg job prints: give both, or neither")
     for argument in flags.overrides:
         if argument in (f"{group}=null" for group in GROUPS):
@@ -136,19 +148,6 @@ def _unknown_key(key: str) -> str:
     )
 
 
-# keys that only one choice of a group has, or two
-VARIANTS = {
-    f"{group}.{key}": f"{group}={choice}"
-    for group, choice, node in (
-        ("data", "fractals", FractalsConfig),
-        ("data", "imagenet", ImageNetConfig),
-        ("optimizer", "lars", LARSConfig),
-        ("model", "resnet50", ResNet50Config),
-    )
-    for key in vars(node)["__dataclass_fields__"]
-}
-
-
 def _shape(node: object) -> dict:
     return {
         str(k): _shape(v) if OmegaConf.is_config(v) else None
@@ -178,14 +177,13 @@ def typed(composed: DictConfig) -> Config:
 
 def default_name(settings: Config, overrides: Sequence[str]) -> str:
     """What runs, in one word: the same for the same result, with no clock in it, so on every rank."""
-    groups = {"data", "model", "batch", "recipe", "optimizer", "seed"}
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     here = flatten(asdict(settings))
     name = f"{settings.data.name}-{settings.model.name}-{settings.batch.preset}"
     # the default recipe is the optimizer's own
     name += f"-{settings.recipe.name}" if settings.recipe.name != "torchlars" else ""
     name += f"-{settings.optimizer.name}-seed{settings.seed}"
-    for key in sorted({o.key_or_group for o in parsed} - groups - WITHOUT_EFFECT):
+    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS, "seed"} - WITHOUT_EFFECT):
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
         try:
             without = flatten(asdict(typed(hydra.compose("config", overrides=others))))

@@ -43,7 +43,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
 
     # its report of failures would bury the one line that the worker has said
     logging.disable(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores(shared_by=processes)))
     settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
     if hasattr(settings, "signals_to_handle"):
         # older torch has no such option, and there SIGUSR1 ends the launcher

@@ -69,7 +69,7 @@ def measure(rounds: int) -> None:
 
 def run(command: list[str], processes: int) -> tuple[float, float]:
     """Seconds and peak MiB."""
-    threads = max(1, cores() // processes)
+    threads = cores(shared_by=processes)
     began = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

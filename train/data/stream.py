@@ -40,9 +40,7 @@ class StreamLoader:
     def __init__(self, train: Source, val: Source, config: ImageNetConfig, plan: Plan, seed: int, world: World) -> None:
         self._val_images, self._plan, self._seed, self._world = len(val), plan, seed, world
         self._normalise = Normalise(config, world.device)
-        workers = config.workers
-        if workers is None:
-            workers = max(1, cores() // world.local_size)
+        workers = cores(shared_by=world.local_size) if config.workers is None else config.workers
         self._workers = workers
         self._sampler = _Sampler()
         self._said: set[Remark] = set()
