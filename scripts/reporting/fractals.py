@@ -89,7 +89,8 @@ def draw_final(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("images a step (batch= divided by 8)")
     axes.set_ylabel("validation top-1 at the last epoch (%)")
     least, most = (pick(int(p["seeds"]) for p in rows) for pick in (min, max))
-    seeds = "one seed each" if most == 1 else f"mean and standard deviation of {least} to {most} seeds"
+    n = str(most) if least == most else f"{least} to {most}"
+    seeds = "one seed each" if most == 1 else f"mean and standard deviation of {n} seeds"
     axes.set_title(f"ResNet-8 on fractals, {seeds}; SGD's lr follows the batch linearly", fontsize=10)
     axes.legend()
 
