@@ -41,7 +41,7 @@ def draw_curves(axes: Axes, rows: Rows, label: str, legend_columns: int = 1) -> 
         axes.fill_between(epochs, least, largest, color=COLOURS[batch], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_xlim(0, 90)
-    title = "batch= (images a step), optimizer: last epoch"
+    title = "batch= (images a step), optimizer: last epoch\nmean of the seeds, shaded from lowest to highest"
     axes.legend(title=title, fontsize=8, title_fontsize=8, ncols=legend_columns)
 
 
