@@ -5,12 +5,12 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
 
 ``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
 ``lr``    seven learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
-``best``  both optimizers at the largest batch and the best learning rate of ``lr``, 90 epochs, seeds 3 to 5;
+``best``  both optimizers at the largest batch and the three best learning rates of ``lr``, 90 epochs, seeds 3 to 5;
 ``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more;
 ``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some thirteen hours on two cores, a run on each. What a
+and started again, it goes on where it was. All of them take some fifteen hours on two cores, a run on each. What a
 run says goes to ``runs/experiments/<run>.out``.
 """
 
@@ -41,6 +41,7 @@ OPTIMIZERS = ("lars", "sgd")
 # lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
 MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
 DECADES = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
+BEST = 3  # one seed after a third of the epochs says no more than which rates are worth all of them
 # and the batches that they publish
 RECIPES = {
     "paper": ("256", "8k", "16k", "32k"),
@@ -103,23 +104,24 @@ def at_lr(preset: str, optimizer: str, rate: float) -> Experiment:
 
 
 def best() -> Iterator[Experiment]:
+    if lacking := [e.name for e in lr() if e.name.startswith("32k") and not e.is_done]:
+        sys.exit(f"experiments: best needs lr/{lacking[0]} first")
     for seed in range(3, 6):
-        for optimizer in OPTIMIZERS:
-            rate = best_lr("32k", optimizer)
-            chosen = ("batch=32k", f"optimizer={optimizer}", f"optimizer.lr={rate}", f"seed={seed}")
-            yield Experiment("best", f"32k-{optimizer}-lr{rate:g}-seed{seed}", chosen)
+        for place in range(BEST):
+            for optimizer in OPTIMIZERS:
+                rate = best_lrs("32k", optimizer)[place]
+                chosen = ("batch=32k", f"optimizer={optimizer}", f"optimizer.lr={rate}", f"seed={seed}")
+                yield Experiment("best", f"32k-{optimizer}-lr{rate:g}-seed{seed}", chosen)
 
 
-def best_lr(preset: str, optimizer: str) -> float:
-    """The learning rate of ``lr`` whose run ended with the highest top-1; exits as long as one is missing."""
+def best_lrs(preset: str, optimizer: str) -> list[float]:
+    """The learning rates of ``lr`` whose runs ended with the highest top-1, the best first."""
     ends = {}
     for rate in learning_rates(preset, optimizer):
-        tried = at_lr(preset, optimizer, rate)
-        if not tried.is_done:
-            sys.exit(f"experiments: best needs lr/{tried.name} first")
-        result = tried.record / "result.json"
-        ends[rate] = json.loads(result.read_text())["last_top1"] if result.exists() else 0.0  # it diverged
-    return max(ends, key=lambda rate: ends[rate])
+        result = at_lr(preset, optimizer, rate).record / "result.json"
+        if result.exists():
+            ends[rate] = json.loads(result.read_text())["last_top1"]
+    return sorted(ends, key=lambda rate: -ends[rate])[:BEST]
 
 
 def recipes() -> Iterator[Experiment]:

@@ -76,7 +76,8 @@ def rows_table() -> str:
     for preset in PRESETS:
         for optimizer in OPTIMIZERS:
             seeds = found.get((preset, optimizer), [])
-            lines.append(f"| `{preset}` | {optimizer.upper()} | {figures(seeds, 3)} |")
+            lr = f"{seeds[0].config.optimizer.lr:g}" if seeds else "-"
+            lines.append(f"| `{preset}` | {optimizer.upper()} | {lr} | {figures(seeds, 3)} |")
     return "\n".join(lines)
 
 
@@ -94,12 +95,12 @@ def lr_table() -> str:
 
 
 def best_table() -> str:
-    """(c): each optimizer at its best learning rate of (b), fresh seeds."""
-    found = by_row(on_fractals("best"))
+    """(c): each optimizer at its best learning rates of (b), fresh seeds."""
+    found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals("best"))}
     lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
     for name in OPTIMIZERS:
-        at_each_lr = [seeds for seeds in found if seeds[0].optimizer == name] or [[]]
-        lines += [f"| `32k` | {name.upper()} | {figures(seeds, 3)} |" for seeds in at_each_lr]
+        for rate in sorted(experiments.best_lrs("32k", name)):
+            lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found.get((name, rate), []), 3)} |")
     return "\n".join(lines)
 
 
@@ -142,15 +143,14 @@ def _reached(folder: Path) -> str:
 
 
 def figures(seeds: list[Record], wanted: int) -> str:
-    """lr, count, last and best of the runs of one row; how many diverged."""
+    """Count, last and best of the runs of one row; how many diverged."""
     if not seeds:
-        return f"- | 0 of {wanted} | {MISSING} | {MISSING}"
+        return f"0 of {wanted} | {MISSING} | {MISSING}"
     ended = [s for s in seeds if s.result]
     count = f"{len(seeds)}" + (f", {len(seeds) - len(ended)} diverged" if len(ended) < len(seeds) else "")
-    lr = f"{seeds[0].config.optimizer.lr:g}"
     if not ended:
-        return f"{lr} | {count} | - | -"
-    return f"{lr} | {count} | {spread([s.last for s in ended])} | {spread([s.best for s in ended])}"
+        return f"{count} | - | -"
+    return f"{count} | {spread([s.last for s in ended])} | {spread([s.best for s in ended])}"
 
 
 def training_table() -> str:
