@@ -68,7 +68,8 @@ def final() -> list[dict[str, object]]:
         found.append(
             {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
              "seeds": len(ends), "mean": round(statistics.mean(ends), 4),
-             "deviation": round(statistics.stdev(ends), 4) if len(ends) > 1 else 0.0}
+             "deviation": round(statistics.stdev(ends), 4) if len(ends) > 1 else 0.0,
+             "each": " ".join(f"{end:.2f}" for end in ends)}
         )  # fmt: skip
     return found
 
@@ -84,15 +85,18 @@ def draw_final(axes: Axes, rows: Rows) -> None:
         axes.errorbar(
             ticks, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3
         )
+        for tick, point in points.items():
+            ends = [float(end) for end in point["each"].split()]
+            axes.plot([tick] * len(ends), ends, "x", color=COLOURS[optimizer], markersize=6)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set_xlabel("images a step (batch= divided by 8)")
     axes.set_ylabel("validation top-1 at the last epoch (%)")
     least, most = (pick(int(p["seeds"]) for p in rows) for pick in (min, max))
     n = str(most) if least == most else f"{least} to {most}"
-    seeds = "one seed each" if most == 1 else f"mean and standard deviation of {n} seeds"
-    axes.set_title(f"ResNet-8 on fractals, {seeds}; SGD's lr follows the batch linearly", fontsize=10)
-    axes.legend()
+    seeds = "one seed each" if most == 1 else f"mean and standard deviation of {n} seeds, each an x"
+    axes.set_title(f"ResNet-8 on fractals, {seeds}", fontsize=10)
+    axes.legend(title="SGD's lr follows the batch linearly", title_fontsize=9)
 
 
 def rates() -> list[dict[str, object]]:
