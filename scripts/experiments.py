@@ -42,7 +42,7 @@ OPTIMIZERS = ("lars", "sgd")
 MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
 DECADES = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
 BEST = 3  # one seed after a third of the epochs says no more than which rates are worth all of them
-# and the batches that they publish
+# of others, and the batches that they publish
 RECIPES = {
     "paper": ("256", "8k", "16k", "32k"),
     "nus": ("4k", "8k", "16k", "32k"),
@@ -107,9 +107,8 @@ def best() -> Iterator[Experiment]:
     if lacking := [e.name for e in lr() if e.name.startswith("32k") and not e.is_done]:
         sys.exit(f"experiments: best needs lr/{lacking[0]} first")
     for seed in range(3, 6):
-        for place in range(BEST):
-            for optimizer in OPTIMIZERS:
-                rate = best_lrs("32k", optimizer)[place]
+        for optimizer in OPTIMIZERS:
+            for rate in best_lrs("32k", optimizer):
                 chosen = ("batch=32k", f"optimizer={optimizer}", f"optimizer.lr={rate}", f"seed={seed}")
                 yield Experiment("best", f"32k-{optimizer}-lr{rate:g}-seed{seed}", chosen)
 

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -41,7 +41,7 @@ VARIANTS = {
         ("optimizer", "lars", LARSConfig),
         ("model", "resnet50", ResNet50Config),
     )
-    for key in vars(node)["__dataclass_fields__"]
+    for key in (field.name for field in fields(node))
 }
 
 # keys whose value is taken as it stands

@@ -26,6 +26,9 @@ from train.planning import forecast
 
 MISSING = "missing"
 
+# the head of both tables over seeds
+OVER_SEEDS = ("| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|")
+
 
 def main_table() -> str:
     """The published rows, with ours beside them, and SGD at the largest batch."""
@@ -72,12 +75,12 @@ def imagenet_table() -> str:
 def rows_table() -> str:
     """(a) of scripts/experiments.py: presets and optimizers, over seeds."""
     found = {(s[0].preset, s[0].optimizer): s for s in by_row(on_fractals("rows"))}
-    lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
+    lines = list(OVER_SEEDS)
     for preset in PRESETS:
         for optimizer in OPTIMIZERS:
             seeds = found.get((preset, optimizer), [])
             lr = f"{seeds[0].config.optimizer.lr:g}" if seeds else "-"
-            lines.append(f"| `{preset}` | {optimizer.upper()} | {lr} | {figures(seeds, 3)} |")
+            lines.append(f"| `{preset}` | {optimizer.upper()} | {lr} | {figures(seeds)} |")
     return "\n".join(lines)
 
 
@@ -97,10 +100,10 @@ def lr_table() -> str:
 def best_table() -> str:
     """(c): each optimizer at its best learning rates of (b), fresh seeds."""
     found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals("best"))}
-    lines = ["| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|"]
+    lines = list(OVER_SEEDS)
     for name in OPTIMIZERS:
         for rate in sorted(experiments.best_lrs("32k", name)):
-            lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found.get((name, rate), []), 3)} |")
+            lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found.get((name, rate), []))} |")
     return "\n".join(lines)
 
 
@@ -142,10 +145,10 @@ def _reached(folder: Path) -> str:
     return f"{record.last:.1f}" + (f" (epoch {len(record.rows)})" if stopped else "")
 
 
-def figures(seeds: list[Record], wanted: int) -> str:
+def figures(seeds: list[Record]) -> str:
     """Count, last and best of the runs of one row; how many diverged."""
     if not seeds:
-        return f"0 of {wanted} | {MISSING} | {MISSING}"
+        return f"0 of 3 | {MISSING} | {MISSING}"
     ended = [s for s in seeds if s.result]
     count = f"{len(seeds)}" + (f", {len(seeds) - len(ended)} diverged" if len(ended) < len(seeds) else "")
     if not ended:
