@@ -60,43 +60,55 @@ def draw_loss(axes: Axes, rows: Rows) -> None:
     axes.set_title("ResNet-8 on fractals: mean training loss of each epoch", fontsize=10)
 
 
-def final() -> list[dict[str, object]]:
-    """Top-1 at the last epoch by batch, over seeds."""
+def ends(experiment: str) -> list[dict[str, object]]:
+    """Top-1 at the last epoch of every row of ``experiment``, over seeds."""
     found = []
-    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
-        ends = [s.last for s in seeds]
+    for seeds in by_row([r for r in on_fractals(experiment) if r.result]):
+        each = [s.last for s in seeds]
         found.append(
             {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
-             "seeds": len(ends), "mean": round(statistics.mean(ends), 4),
-             "deviation": round(statistics.stdev(ends), 4) if len(ends) > 1 else 0.0,
-             "each": " ".join(f"{end:.2f}" for end in ends)}
+             "lr": float(seeds[0].config.optimizer.lr), "seeds": len(each), "mean": round(statistics.mean(each), 4),
+             "deviation": round(statistics.stdev(each), 4) if len(each) > 1 else 0.0,
+             "each": " ".join(f"{end:.2f}" for end in each)}
         )  # fmt: skip
     return found
 
 
-def draw_final(axes: Axes, rows: Rows) -> None:
-    ticks = sorted({int(p["images"]) for p in rows})
+def draw_ends(axes: Axes, rows: Rows, key: str) -> None:
+    """Mean and deviation of each optimizer, and every seed, against the number ``key`` of the rows."""
+    ticks = sorted({float(p[key]) for p in rows})
     for optimizer, marker in zip(OPTIMIZERS, "os", strict=True):
-        points = {int(p["images"]): p for p in rows if p["optimizer"] == optimizer}
-        # no line over a batch that is still to come
+        points = {float(p[key]): p for p in rows if p["optimizer"] == optimizer}
+        # no line over a tick that is still to come
         mean, deviation = (
-            [float(points[t][key]) if t in points else nan for t in ticks] for key in ("mean", "deviation")
+            [float(points[t][name]) if t in points else nan for t in ticks] for name in ("mean", "deviation")
         )
         axes.errorbar(
             ticks, mean, deviation, marker=marker, color=COLOURS[optimizer], label=optimizer.upper(), capsize=3
         )
         for tick, point in points.items():
-            ends = [float(end) for end in point["each"].split()]
-            axes.plot([tick] * len(ends), ends, "x", color=COLOURS[optimizer], markersize=6)
+            each = [float(end) for end in point["each"].split()]
+            axes.plot([tick] * len(each), each, "x", color=COLOURS[optimizer], markersize=6)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
-    axes.set_xlabel("images a step (batch= divided by 8)")
+    axes.set_xticks(ticks, [f"{t:,g}" for t in ticks])
     axes.set_ylabel("validation top-1 at the last epoch (%)")
     least, most = (pick(int(p["seeds"]) for p in rows) for pick in (min, max))
     n = str(most) if least == most else f"{least} to {most}"
     seeds = "one seed each" if most == 1 else f"mean and standard deviation of {n} seeds, each an x"
     axes.set_title(f"ResNet-8 on fractals, {seeds}", fontsize=10)
+
+
+def draw_final(axes: Axes, rows: Rows) -> None:
+    draw_ends(axes, rows, "images")
+    axes.set_xlabel("images a step (batch= divided by 8)")
     axes.legend(title="SGD's lr follows the batch linearly", title_fontsize=9)
+
+
+def draw_best(axes: Axes, rows: Rows) -> None:
+    draw_ends(axes, rows, "lr")
+    axes.set_xlabel("learning rate, at 4,096 images a step")
+    axes.set_ylim(0, 100)
+    axes.legend(loc="lower right")
 
 
 def rates() -> list[dict[str, object]]:
@@ -129,6 +141,7 @@ def draw_rates(axes: Axes, rows: Rows) -> None:
 PLOTS = [
     Plot("fractals-top1", lambda: curves("val_top1"), draw_top1),
     Plot("fractals-loss", lambda: curves("train_loss"), draw_loss),
-    Plot("fractals-final", final, draw_final),
+    Plot("fractals-final", lambda: ends("rows"), draw_final),
     Plot("fractals-lr", rates, draw_rates),
+    Plot("fractals-best", lambda: ends("best"), draw_best),
 ]
