@@ -10,7 +10,7 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
 ``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some fifteen hours on two cores, a run on each. What a
+and started again, it goes on where it was. All of them take some twelve hours on two cores, a run on each. What a
 run says goes to ``runs/experiments/<run>.out``.
 """
 

@@ -34,14 +34,14 @@ GROUPS = ("batch", "data", "model", "optimizer", "plan", "recipe")
 
 # where a key is to be found that the choice made of its group lacks
 VARIANTS = {
-    f"{group}.{key}": f"{group}={choice}"
+    f"{group}.{field.name}": f"{group}={choice}"
     for group, choice, node in (
         ("data", "fractals", FractalsConfig),
         ("data", "imagenet", ImageNetConfig),
         ("optimizer", "lars", LARSConfig),
         ("model", "resnet50", ResNet50Config),
     )
-    for key in (field.name for field in fields(node))
+    for field in fields(node)
 }
 
 # keys whose value is taken as it stands
