@@ -1,4 +1,4 @@
-"""Which parameters LARS adapts, where a recipe leaves out norm layers and biases."""
+"""Parameter groups for recipes that exclude norm layers and biases from LARS."""
 
 from typing import Any
 
@@ -6,14 +6,13 @@ from torch import nn
 
 
 def split_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: what is adapted and decayed, and the rest, which is neither.
+    """Two parameter groups: tensors that are adapted and decayed, and the rest, which is neither.
 
-    The rest is every tensor of at most one dimension: scales and shifts of norm layers, and biases. (The names
-    that other code looks for miss some of ResNet-50's, whose ``downsample.1`` are BatchNorm too.) It is decided
-    here, once, so that sharding cannot change it: call it before the model is sharded. On ResNet-50 54 and 107
-    tensors.
+    The rest is every tensor of at most one dimension: scales and shifts of norm layers, and biases. (Rules that go by
+    name miss 8 of ResNet-50's, because ``downsample.1`` is a BatchNorm too.) Call it before the model is sharded: it
+    decides by the shapes of whole tensors. ResNet-50 splits into 54 and 107 tensors.
 
-    The rest keeps ``weight_decay`` 0 and the plain optimizer's step, as MLPerf's ``skip_list`` has it.
+    The rest gets ``weight_decay`` 0 and the plain optimizer's step, as MLPerf's ``skip_list`` has it.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     >>> [(group["lars"], len(group["params"])) for group in split_parameters(model, 1e-4)]

@@ -1,8 +1,9 @@
-"""The LARS optimizer: each tensor's step in proportion to the tensor's own size."""
+"""The LARS optimizer: each tensor's step is in proportion to the tensor's own norm."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.optimizer import Optimizer
 
-from lars.ratio import Rule
+from lars.ratio import Variant
 from lars.update import (
-    Variant,
+    LayerStatistics,
     fused_cpu,
     multi_tensor,
     scaled_gradients,
@@ -21,12 +22,12 @@ from lars.update import (
     takes_multi_tensor,
 )
 
-# These move weights towards zero apart from the gradient, so there is no decay for a ratio to scale.
+# Their weight decay bypasses the gradient, so no trust ratio can scale it.
 DECOUPLED = ("AdamW", "Adafactor", "Muon")
 
 
 class LARS(Optimizer):
-    """Wrap ``optimizer`` so that the step of each tensor is relative to the tensor's weights.
+    """Wrap ``optimizer`` so that the step of each tensor is relative to the norm of the tensor's weights.
 
     For every weight tensor ``w`` with gradient ``g`` (same shape, any rank, floating or complex) and the
     group's ``weight_decay`` wd, ``lr`` and momentum m, with L2 norms over the whole tensor, in fp32 or wider::
@@ -39,32 +40,33 @@ class LARS(Optimizer):
 
     and around ``torch.optim.SGD``::
 
-        v = m v + ratio d;      w = w - lr v             momentum "torch": lr outside; torchlars, timm
+        v = m v + ratio d;      w = w - lr v             momentum_form "torch": lr outside; torchlars, timm
         v = m v + lr ratio d;   w = w - v                "caffe": lr inside; the paper's Algorithm 1, MLPerf, optax
         v = m v + d;            w = w - lr ratio v       "nus": ratio outside; NUS LARS-ImageNet-PyTorch
 
-    The three part ways when lr changes or gradients are not parallel to weights. Any other base optimizer
-    sees ``ratio d`` in the place of its gradient, and weight decay 0: this says something for optimizers whose
-    step grows with the gradient, and next to nothing for Adam's family.
+    The three differ once lr or the ratio changes. Any other base optimizer is given ``ratio d`` as its gradient and
+    weight decay 0. That is useful where the step grows with the gradient. Adam and its family divide by the
+    gradient's scale, so that the ratio has almost no effect on them.
 
     Args:
         optimizer: the optimizer to wrap; ``param_groups``, ``state`` and ``defaults`` are its own.
         eps: added to the denominator, at least 0.
         trust_coef: the paper's eta, at least 0.
         ratio: "paper" or "decayed".
-        momentum: "torch", "caffe" or "nus"; the last two need a ``torch.optim.SGD``.
+        momentum_form: "torch", "caffe" or "nus"; the last two need a ``torch.optim.SGD``.
         clip: LARC (apex, timm): ``ratio = min(ratio / lr, 1)``, so no step is longer than the plain one.
         max_ratio: the largest ratio (NUS: 50), or None.
-        clamp: each element of d is brought into [-clamp, clamp], after the norms are taken (NUS: 10), or None.
+        clamp: each element of d is clamped to [-clamp, clamp] after the norms are taken (NUS: 10), or None.
+        momentum: the name of ``momentum_form`` in lars 0.1; deprecated.
 
-    Parameter groups carry ``lars`` (False: the group is stepped by ``optimizer`` alone, with its own weight
-    decay), ``trust_coef`` and ``lars_eps``; a group that lacks one gets the constructor's. State dicts are the
-    wrapped optimizer's, and its own load here. ``p.grad`` is after ``step`` what it was before.
+    Each parameter group has ``lars`` (False: ``optimizer`` alone steps the group, with the group's weight decay),
+    ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. State dicts are those of the wrapped
+    optimizer, in both directions. ``step`` leaves ``p.grad`` unchanged.
 
-    A norm that is not finite makes that tensor's step not finite: it is never replaced by an unscaled one.
+    A norm that is not finite gives a step that is not finite, never an unscaled one.
 
-    Raises TypeError when ``optimizer`` is none, or is LBFGS; ValueError for an option out of its range, a
-    ``momentum`` that the base cannot have, or a base with decoupled weight decay that is not 0; and
+    Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS; ValueError for an option out of its range,
+    a ``momentum_form`` that the base does not support, or a base with decoupled weight decay that is not 0; and
     RuntimeError in ``step`` for sparse gradients of a group with ``lars=True``.
 
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -82,11 +84,13 @@ class LARS(Optimizer):
         trust_coef: float = 0.001,
         *,
         ratio: str = "paper",
-        momentum: str = "torch",
+        momentum_form: str = "torch",
         clip: bool = False,
         max_ratio: float | None = None,
         clamp: float | None = None,
+        momentum: str | None = None,
     ) -> None:
+        momentum_form = _renamed("momentum", momentum, momentum_form)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"LARS wraps a torch.optim.Optimizer, not {type(optimizer).__name__}")
         if isinstance(optimizer, LBFGS):
@@ -95,21 +99,21 @@ class LARS(Optimizer):
             raise ValueError(f"eps={eps} and trust_coef={trust_coef} must be finite and not negative")
         if ratio not in ("paper", "decayed"):
             raise ValueError(f"ratio={ratio!r} is not one of 'paper', 'decayed'")
-        if momentum not in ("torch", "caffe", "nus"):
-            raise ValueError(f"momentum={momentum!r} is not one of 'torch', 'caffe', 'nus'")
-        if momentum != "torch" and not isinstance(optimizer, SGD):
-            raise ValueError(f"momentum={momentum!r} needs a torch.optim.SGD, not {type(optimizer).__name__}")
+        if momentum_form not in ("torch", "caffe", "nus"):
+            raise ValueError(f"momentum_form={momentum_form!r} is not one of 'torch', 'caffe', 'nus'")
+        if momentum_form != "torch" and not isinstance(optimizer, SGD):
+            raise ValueError(f"momentum_form={momentum_form!r} needs a torch.optim.SGD, not {type(optimizer).__name__}")
         if any(bound is not None and not bound > 0 for bound in (max_ratio, clamp)):
             raise ValueError(f"max_ratio={max_ratio} and clamp={clamp} must be above 0, or None")
         self.optim = optimizer
         self.eps = eps
         self.trust_coef = trust_coef
-        self.variant = Variant(Rule(ratio, clip, max_ratio), momentum, clamp)
-        # torch's own way to get hooks and profiling without parameter groups of our own
+        self.variant = Variant(ratio, momentum_form, clip, max_ratio, clamp)
+        # sets up hooks and profiling as torch does, without parameter groups of our own
         super().__setstate__({})
         self._fill_groups()
 
-    # The wrapped optimizer replaces these three when it loads a state: never keep a copy.
+    # The wrapped optimizer replaces these three when it loads a state, so none may be cached here.
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return self.optim.param_groups
@@ -123,7 +127,8 @@ class LARS(Optimizer):
         return self.optim.defaults
 
     def _fill_groups(self) -> None:
-        self._seen: list[tuple[list[Tensor], Tensor]] = []
+        # the parameters that the last step adapted and what it measured of them, group by group
+        self._measured: list[tuple[list[Tensor], LayerStatistics]] = []
         for group in self.optim.param_groups:
             group.setdefault("lars", True)
             group.setdefault("trust_coef", self.trust_coef)
@@ -131,8 +136,8 @@ class LARS(Optimizer):
             decoupled = type(self.optim).__name__ in DECOUPLED or group.get("decoupled_weight_decay")
             if group["lars"] and decoupled and group.get("weight_decay", 0) != 0:
                 raise ValueError(
-                    f"{type(self.optim).__name__} decays weights apart from the gradient, where no trust ratio "
-                    f"reaches: give it weight_decay=0, not {group['weight_decay']}, or a base with L2 decay"
+                    f"{type(self.optim).__name__} has decoupled weight decay, which no trust ratio can scale: "
+                    f"give it weight_decay=0, not {group['weight_decay']}, or use a base with L2 decay"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class LARS(Optimizer):
         if isinstance(state, tuple):
             # torchlars' __getstate__: the wrapped optimizer, then the rest
             state = {**state[1], "optim": state[0]}
-        state.setdefault("variant", Variant(Rule("paper", False, None), "torch", None))
+        state.setdefault("variant", Variant())
         super().__setstate__({k: state[k] for k in ("optim", "eps", "trust_coef", "variant")})
         self._fill_groups()
 
@@ -160,14 +165,14 @@ class LARS(Optimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what this class, torchlars or the plain wrapped optimizer saved: all have one format."""
+        """Load what this class, torchlars or the wrapped optimizer alone saved: they share one format."""
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
-        # what the saved groups lack, such as a plain SGD's, stays as it is here
+        # keys that the saved groups lack, such as those of a plain SGD, keep their values here
         ours = [{k: g[k] for k in ("lars", "trust_coef", "lars_eps")} for g in self.param_groups]
         saved = state_dict["param_groups"]
         groups = [{**mine, **group} for mine, group in zip(ours, saved, strict=False)]
-        # another number of groups is for the base to refuse
+        # the base refuses a different number of groups
         groups = groups if len(saved) == len(ours) else saved
         self.optim.load_state_dict({**state_dict, "param_groups": groups})
         self._fill_groups()
@@ -183,26 +188,26 @@ class LARS(Optimizer):
 
     @property
     def trust_ratios(self) -> Tensor:
-        """The last step's ratio of every adapted tensor, 1-D, on the device: reading it waits.
+        """The last step's ratio of every adapted tensor, 1-D, on the device: reading its values waits for the device.
 
         In the order of ``adapted_parameters``; empty before the first step.
         """
-        return self._last(2)
+        return _concatenated([measured.trust_ratios for _, measured in self._measured])
 
     @property
     def weight_norms(self) -> Tensor:
         """|w| before the last step, as ``trust_ratios``."""
-        return self._last(0)
+        return _concatenated([measured.weight_norms for _, measured in self._measured])
 
     @property
     def gradient_norms(self) -> Tensor:
         """|g| in the last step, as ``trust_ratios``."""
-        return self._last(1)
+        return _concatenated([measured.gradient_norms for _, measured in self._measured])
 
     @property
     def adapted_parameters(self) -> list[Tensor]:
         """The parameters that the last step adapted."""
-        return [p for params, _ in self._seen for p in params]
+        return [p for params, _ in self._measured for p in params]
 
     def names(self) -> list[str]:
         """Names of ``adapted_parameters``: the model's if ``optimizer`` got named ones, else ``group.index``."""
@@ -211,10 +216,6 @@ class LARS(Optimizer):
             given = group.get("param_names") or [f"{g}.{i}" for i in range(len(group["params"]))]
             known.update({id(p): name for p, name in zip(group["params"], given, strict=True)})
         return [known[id(p)] for p in self.adapted_parameters]
-
-    def _last(self, row: int) -> Tensor:
-        parts = [seen[row] for _, seen in self._seen]
-        return torch.cat([part.to(parts[0]) for part in parts]) if parts else torch.empty(0)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -225,39 +226,42 @@ class LARS(Optimizer):
                 loss = closure()
         if any(p.grad is not None and p.grad.is_sparse for g in self.param_groups if g["lars"] for p in g["params"]):
             raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
-        seen: list[tuple[list[Tensor], Tensor]] = []
-        rest, held = [], []
+        measured: list[tuple[list[Tensor], LayerStatistics]] = []
+        rest: list[dict[str, Any]] = []
+        restores: list[Callable[[], None]] = []
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if p.grad is not None]
-                if group["lars"] and params:
-                    if self._step_group(group, params, seen):
-                        continue
-                    held.append(_lend(group, params, seen, self.variant))
-                rest.append(group)
+                if not group["lars"] or not params:
+                    rest.append(group)
+                    continue
+                statistics = self._step_group(group, params)
+                if statistics is None:
+                    statistics, restore = _scale_for_base(group, params, self.variant)
+                    restores.append(restore)
+                    rest.append(group)
+                measured.append((params, statistics))
             if rest:
                 self._step_rest(rest)
         finally:
-            for give_back in held:
-                give_back()
-        self._seen[:] = seen
+            for restore in restores:
+                restore()
+        self._measured[:] = measured
         return loss
 
-    def _step_group(self, group: dict[str, Any], params: list[Tensor], seen: list) -> bool:
-        """Step a group of a plain SGD without its help, if that says the same."""
-        # a subclass, a hook or a scheduler on the base wants to see its step
+    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> LayerStatistics | None:
+        """Step a group of a plain SGD without calling it; None where only the base's own step will do."""
         base = self.optim
+        # a subclass, a hook or a scheduler on the base must see its step
         watched = "step" in vars(base) or base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
         if type(base) is not SGD or watched:
-            return False
+            return None
         for takes, step in ((takes_fused_cpu, fused_cpu), (takes_multi_tensor, multi_tensor)):
             if takes(group, params, self.variant):
-                buffers = self._buffers(group, params)
-                seen.append((params, step(group, params, buffers, self.variant)))
-                return True
-        if self.variant.momentum == "nus":
-            raise ValueError("momentum='nus' knows neither dampening nor differentiable=True")
-        return False
+                return step(group, params, self._buffers(group, params), self.variant)
+        if self.variant.momentum_form == "nus":
+            raise ValueError("momentum_form='nus' supports neither dampening nor differentiable=True")
+        return None
 
     def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         if not group["momentum"]:
@@ -280,36 +284,48 @@ class LARS(Optimizer):
             self.optim.param_groups = whole
 
 
-def _lend(
-    group: dict[str, Any], params: list[Tensor], seen: list[tuple[list[Tensor], Tensor]], variant: Variant
-) -> Callable[[], None]:
-    """Put scaled gradients and no weight decay into ``group`` for its base; the result takes them back."""
-    if variant.momentum == "nus":
-        raise ValueError("momentum='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
+def _scale_for_base(
+    group: dict[str, Any], params: list[Tensor], variant: Variant
+) -> tuple[LayerStatistics, Callable[[], None]]:
+    """Put scaled gradients and weight decay 0 into ``group`` for its base, and return how to restore both."""
+    if variant.momentum_form == "nus":
+        raise ValueError("momentum_form='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
     measured, scaled = scaled_gradients(group, params, variant)
-    seen.append((params, measured))
     grads = [p.grad for p in params]
     hidden: dict[str, Any] = {key: group[key] for key in ("weight_decay", "lr") if key in group}
 
-    def give_back() -> None:
+    def restore() -> None:
         group.update(hidden)
         for p, g in zip(params, grads, strict=True):
             p.grad = g
 
     if "weight_decay" in group:
         group["weight_decay"] = 0
-    if variant.momentum == "caffe":
+    if variant.momentum_form == "caffe":
         group["lr"] = 1.0
     for p, d in zip(params, scaled, strict=True):
         p.grad = d
-    return give_back
+    return measured, restore
+
+
+def _concatenated(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.to(parts[0]) for part in parts]) if parts else torch.empty(0)
+
+
+def _renamed(old: str, given: str | None, momentum_form: str) -> str:
+    """``momentum_form``, or what was ``given`` by its ``old`` name; goes with the next release."""
+    if given is None:
+        return momentum_form
+    warnings.warn(f"{old}= is now momentum_form=: write momentum_form={given!r}", FutureWarning, stacklevel=3)
+    return given
 
 
 class LarsSGD(LARS):
-    """``LARS`` around a ``torch.optim.SGD`` of its own, for code that builds by class and numbers.
+    """``LARS`` around a ``torch.optim.SGD`` of its own, for code that builds an optimizer from a class and numbers.
 
-    ``ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, lr=29.0, momentum=0.9)``, say. Arguments are those of
-    ``torch.optim.SGD`` and ``LARS``; SGD's momentum is a number here, so LARS's kind of momentum is ``variant``.
+    For example ``ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, lr=29.0, momentum=0.9)``. Arguments are
+    those of ``torch.optim.SGD`` and ``LARS``; ``momentum`` is SGD's number. ``variant``, the name of
+    ``momentum_form`` in lars 0.1, is deprecated.
     """
 
     def __init__(
@@ -324,11 +340,13 @@ class LarsSGD(LARS):
         maximize: bool = False,
         eps: float = 1e-8,
         trust_coef: float = 0.001,
-        variant: str = "torch",
+        momentum_form: str = "torch",
+        variant: str | None = None,
         **options: Any,
     ) -> None:
         sgd = SGD(
             params, lr=lr, momentum=momentum, weight_decay=weight_decay, dampening=dampening, nesterov=nesterov,
             maximize=maximize,
         )  # fmt: skip
-        super().__init__(sgd, eps, trust_coef, momentum=variant, **options)
+        momentum_form = _renamed("variant", variant, momentum_form)
+        super().__init__(sgd, eps, trust_coef, momentum_form=momentum_form, **options)

@@ -1,4 +1,4 @@
-"""Reading what torchlars wrote."""
+"""Loads optimizers that torchlars pickled."""
 
 import pickle
 from pathlib import Path
@@ -10,7 +10,7 @@ from lars.lars import LARS
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds ``torchlars.LARS`` here, torch's own classes, and nothing else."""
+    """Resolves ``torchlars.LARS`` to this package's, allows torch's own classes, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "LARS" and module in ("torchlars", "torchlars.lars"):
@@ -24,17 +24,17 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Module:
-    """Stands for the pickle module in ``torch.load``."""
+    """The interface of the pickle module that ``torch.load`` needs."""
 
     Unpickler = _Unpickler
     load = staticmethod(lambda file, **options: _Unpickler(file, **options).load())
 
 
 def load_torchlars(file: str | Path | IO[bytes]) -> Any:
-    """What ``pickle.dump`` or ``torch.save`` wrote of a torchlars optimizer, with ``lars.LARS`` in its place.
+    """Load a torchlars optimizer that ``pickle.dump`` or ``torch.save`` wrote, as a ``lars.LARS``.
 
-    ``torchlars`` need not be installed. Only that class and torch's own are looked up, but a pickle can call
-    what torch has: open none that you do not trust. Raises pickle.UnpicklingError for anything else.
+    ``torchlars`` need not be installed. Only its class and torch's own are resolved; anything else raises
+    pickle.UnpicklingError. A pickle can still call anything in torch, so load only files that you trust.
     """
     if isinstance(file, (str, Path)):
         with open(file, "rb") as opened:

@@ -1,44 +1,43 @@
-"""The trust ratio: from norms to the factor of a step, for one tensor on the host or all on the device."""
+"""The trust ratio: the factor by which LARS scales a tensor's step, and the published variants of it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Which of the published ratios is meant; see ``LARS`` for the formulas and their sources."""
+class Variant:
+    """Which of the published updates LARS computes; ``LARS`` has the formulas and their sources."""
 
-    form: str  # "paper" or "decayed"
-    clip: bool  # LARC: never more than the plain optimizer's step
-    cap: float | None  # the largest ratio
+    ratio: str = "paper"  # or "decayed"
+    momentum_form: str = "torch"  # or "caffe", "nus"
+    clip: bool = False  # LARC: never more than the plain optimizer's step
+    max_ratio: float | None = None
+    clamp: float | None = None  # bound on each element of the decayed gradient
 
-    def of_floats(
-        self,
-        w_norm: float,
-        g_norm: float,
-        d_norm: float,
-        lr: float,
-        decay: float,
-        trust_coef: float,
-        eps: float,
+    def trust_ratio(
+        self, w_norm: float, g_norm: float, d_norm: float, lr: float, decay: float, trust_coef: float, eps: float
     ) -> float:
-        """The factor for one tensor; ``d_norm`` is |g + decay w| and counts only for ``decayed``."""
+        """The ratio of one tensor, on the host; ``d_norm`` is |g + decay w| and is used only by ``decayed``."""
         if w_norm == 0 or g_norm == 0:
             return 1.0
-        below = (d_norm if self.form == "decayed" else g_norm + decay * w_norm) + eps
-        ratio = trust_coef * w_norm / below if below else math.inf
-        if self.cap is not None:
-            ratio = min(ratio, self.cap) if ratio == ratio else ratio
+        denominator = (d_norm if self.ratio == "decayed" else g_norm + decay * w_norm) + eps
+        ratio = trust_coef * w_norm / denominator if denominator else math.inf
+        if math.isnan(ratio):
+            # min() would hide it
+            return ratio
+        if self.max_ratio is not None:
+            ratio = min(ratio, self.max_ratio)
         if self.clip:
-            ratio = min(ratio / lr, 1.0) if lr and ratio == ratio else 1.0 if ratio == ratio else ratio
+            return min(ratio / lr, 1.0) if lr else 1.0
         return ratio
 
-    def of_tensors(
+    def trust_ratios(
         self,
         w_norms: Tensor,
         g_norms: Tensor,
@@ -48,12 +47,28 @@ class Rule:
         trust_coef: float | Tensor,
         eps: float | Tensor,
     ) -> Tensor:
-        """The factors for all tensors at once; nothing is read on the host."""
-        below = d_norms if self.form == "decayed" and d_norms is not None else g_norms + decay * w_norms
+        """``trust_ratio`` of all tensors at once; nothing is read on the host."""
+        below = d_norms if self.ratio == "decayed" and d_norms is not None else g_norms + decay * w_norms
         ratios = trust_coef * w_norms / (below + eps)
-        if self.cap is not None:
-            ratios = ratios.clamp(max=self.cap)
+        if self.max_ratio is not None:
+            ratios = ratios.clamp(max=self.max_ratio)
         if self.clip:
-            # 0 / 0 where lr is 0: any factor will do. A condition on lr would be copied to the device, and waited for
+            # Where lr is 0 this is 0 / 0, and any factor will do. A Python condition on lr would wait for the device.
             ratios = torch.where(ratios == 0, ratios, (ratios / lr).clamp(max=1.0))
         return torch.where((w_norms == 0) | (g_norms == 0), torch.ones_like(ratios), ratios)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rule = state.pop("rule", None)
+        if rule is not None:
+            # pickled by lars 0.1
+            state["momentum_form"] = state.pop("momentum")
+            state.update(ratio=rule.form, clip=rule.clip, max_ratio=rule.cap)
+        vars(self).update(state)
+
+
+class Rule:
+    """Half of ``Variant`` in lars 0.1, whose pickles name it; for one release."""
+
+    form: str
+    clip: bool
+    cap: float | None

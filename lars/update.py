@@ -1,32 +1,30 @@
-"""The arithmetic of a step over one parameter group: fused on CPUs, multi-tensor elsewhere, or by the base.
+"""One step over one parameter group: fused on CPUs, multi-tensor elsewhere, or through the base optimizer.
 
-N is one read or write of all parameters. ``fused_cpu`` takes 7 N, ``multi_tensor`` 13 N, ``scaled_gradients``
-5 N and one temporary N before the base's own step.
+Below, N is one read or write of all parameters. ``fused_cpu`` takes 7 N, ``multi_tensor`` 13 N, ``scaled_gradients``
+5 N and a temporary of N before the base's own step.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
+from lars.ratio import Variant
+
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-from lars.ratio import Rule
 
+class LayerStatistics(NamedTuple):
+    """What a step measured of T tensors, each 1-D of length T: |w| and |g| before the step, and the trust ratio."""
 
-@dataclass(frozen=True)
-class Variant:
-    """What a step does: the ratio's ``rule``, where lr and ratio meet ``momentum``, and NUS's ``clamp``."""
-
-    rule: Rule
-    momentum: str  # "torch", "caffe" or "nus"
-    clamp: float | None
+    weight_norms: Tensor
+    gradient_norms: Tensor
+    trust_ratios: Tensor
 
 
 def grads_of(params: Sequence[Tensor]) -> list[Tensor]:
@@ -34,18 +32,18 @@ def grads_of(params: Sequence[Tensor]) -> list[Tensor]:
 
 
 def takes_fused_cpu(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
-    """Whether ``fused_cpu`` computes what this group of a torch.optim.SGD asks for."""
+    """Whether ``fused_cpu`` can compute the step of this group of a torch.optim.SGD."""
     if torch.compiler.is_compiling() or isinstance(group["lr"], Tensor) or group.get("differentiable"):
         return False
-    if variant.clamp is not None or group["dampening"] or (group["nesterov"] and variant.momentum != "nus"):
+    if variant.clamp is not None or group["dampening"] or (group["nesterov"] and variant.momentum_form != "nus"):
         return False
     grads = grads_of(params)
     same = all(p.stride() == g.stride() and p.dtype == g.dtype for p, g in zip(params, grads, strict=True))
-    return same and all(map(_is_plain_cpu, params)) and all(map(_is_plain_cpu, grads))
+    return same and all(map(_is_dense_cpu, params)) and all(map(_is_dense_cpu, grads))
 
 
-def _is_plain_cpu(x: Tensor) -> bool:
-    """Whether x's elements are a gapless stretch of memory in single or double precision."""
+def _is_dense_cpu(x: Tensor) -> bool:
+    """Whether x's elements are one gapless stretch of host memory in single or double precision."""
     return (
         type(x) in (torch.nn.Parameter, Tensor)
         and x.is_cpu
@@ -55,28 +53,30 @@ def _is_plain_cpu(x: Tensor) -> bool:
     )
 
 
-def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant) -> Tensor:
+def fused_cpu(
+    group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant
+) -> LayerStatistics:
     """SGD on a CPU: each tensor's norms by dot products, then its update while it is still in cache.
 
-    torch's fused SGD computes ``v = momentum v + (1 - dampening) (g + decay w)``: ``1 - dampening`` stands where the
-    ratio belongs. No tensor of the parameters' size is allocated. Returns |w|, |g| and the ratio of every tensor, 3,T
-    float32.
+    torch's fused SGD computes ``v = momentum v + (1 - dampening) (g + decay w)``. The ratio is passed in the place of
+    ``1 - dampening``, so no temporary of a parameter's size is allocated. The statistics are float32 on the CPU.
     """
     lr, momentum, decay = float(group["lr"]), group["momentum"], float(group["weight_decay"])
     trust_coef, eps = group["trust_coef"], group["lars_eps"]
     nesterov, maximize = group["nesterov"], group["maximize"]
-    needs_sum, ratio_of = variant.rule.form == "decayed", variant.rule.of_floats
-    seen: list[tuple[float, float, float]] = []
+    rows: list[tuple[float, float, float]] = []
     for i, w in enumerate(params):
         g = w.grad
         assert g is not None
-        w_norm, g_norm = _norm(w), _norm(g)
-        d_norm = _norm_of_sum(w, g, w_norm, g_norm, -decay if maximize else decay) if needs_sum else 0.0
-        ratio = ratio_of(w_norm, g_norm, d_norm, lr, decay, trust_coef, eps)
-        seen.append((w_norm, g_norm, ratio))
-        if not momentum or variant.momentum == "nus":
+        w_norm, g_norm, d_norm = _norm(w), _norm(g), 0.0
+        if variant.ratio == "decayed":
+            d_norm = _norm_of_sum(w, g, w_norm, g_norm, -decay if maximize else decay)
+        ratio = variant.trust_ratio(w_norm, g_norm, d_norm, lr, decay, trust_coef, eps)
+        rows.append((w_norm, g_norm, ratio))
+        # what multiplies the gradient before it enters the buffer, and the buffer before it is subtracted
+        if not momentum or variant.momentum_form == "nus":
             inside, outside = 1.0, lr * ratio
-        elif variant.momentum == "caffe":
+        elif variant.momentum_form == "caffe":
             inside, outside = lr * ratio, 1.0
         else:
             inside, outside = ratio, lr
@@ -92,11 +92,11 @@ def fused_cpu(group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence
             maximize=maximize,
             is_first_step=False,
         )
-    return torch.tensor(seen, dtype=torch.float32).T
+    return LayerStatistics(*torch.tensor(rows, dtype=torch.float32).T)
 
 
 def _norm(x: Tensor) -> float:
-    """|x| by one dot product in x's own precision; again in float64 where squares leave its range."""
+    """|x| by one dot product in x's own precision, repeated in float64 where the squares leave its range."""
     flat = _flat(x)
     square = torch.dot(flat, flat).item()
     if 1e-30 < square < 1e37:
@@ -119,10 +119,10 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def takes_multi_tensor(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
-    """Whether ``multi_tensor`` computes what this group of a torch.optim.SGD asks for."""
+    """Whether ``multi_tensor`` can compute the step of this group of a torch.optim.SGD."""
     if group.get("differentiable") or group["dampening"]:
         return False
-    if variant.momentum == "nus":
+    if variant.momentum_form == "nus":
         return True
     if variant.clamp is not None or group["nesterov"]:
         return False
@@ -133,103 +133,99 @@ def takes_multi_tensor(group: dict[str, Any], params: Sequence[Tensor], variant:
 
 def multi_tensor(
     group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant
-) -> Tensor:
-    """SGD in a few multi-tensor calls, with every ratio left on the device: nothing is read on the host.
-
-    Returns |w|, |g| and the ratio of every tensor, 3,T, on the device.
-    """
+) -> LayerStatistics:
+    """SGD in a few multi-tensor calls; every ratio stays on the device, and nothing is read on the host."""
     lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
     sign = -1 if group["maximize"] else 1
     ws, gs, vs = _local(params), _local(grads_of(params)), _local(buffers)
-    seen, ds = measure(group, params, variant)
-    if not momentum or variant.momentum == "nus":
+    measured, ds = measure(group, params, variant)
+    ratios = measured.trust_ratios
+    if not momentum or variant.momentum_form == "nus":
         if ds is None:
-            ds = _decayed(group, ws, gs, variant)
+            ds = _decayed(group, ws, gs, variant.clamp)
         if momentum:
             torch._foreach_mul_(vs, momentum)
             torch._foreach_add_(vs, ds)
             ds = list(torch._foreach_add(ds, vs, alpha=momentum)) if group["nesterov"] else vs
-        steps = [d * step for d, step in zip(ds, (seen[2] * lr).unbind(), strict=True)]
+        steps = [d * step for d, step in zip(ds, (ratios * lr).unbind(), strict=True)]
         torch._foreach_sub_(ws, steps)
-        return seen
-    inside = (seen[2] * lr if variant.momentum == "caffe" else seen[2]).to(ws[0].dtype)
+        return measured
+    inside = (ratios * lr if variant.momentum_form == "caffe" else ratios).to(ws[0].dtype)
     torch._foreach_mul_(vs, momentum)
     # recent CUDA builds fuse 0-d tensors in this place; elsewhere it is a call each
     torch._foreach_addcmul_(vs, inside.unbind(), gs, value=sign)
     if decay:
         torch._foreach_addcmul_(vs, (inside * decay).unbind(), ws)
-    if variant.momentum == "caffe":
+    if variant.momentum_form == "caffe":
         torch._foreach_sub_(ws, vs)
     elif isinstance(lr, Tensor):
         torch._foreach_addcmul_(ws, [lr.to(ws[0].device, ws[0].dtype)] * len(ws), vs, value=-1)
     else:
         torch._foreach_add_(ws, vs, alpha=-lr)
-    return seen
+    return measured
 
 
-def scaled_gradients(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> tuple[Tensor, list[Tensor]]:
-    """|w|, |g| and ratios, 3,T, and for each parameter the gradient that any base may take: new tensors.
+def scaled_gradients(
+    group: dict[str, Any], params: Sequence[Tensor], variant: Variant
+) -> tuple[LayerStatistics, list[Tensor]]:
+    """The statistics, and for each parameter a new gradient to hand to any base optimizer.
 
-    ``ratio * (g + decay w)``, or ``lr * ratio * (g + decay w)`` for the momentum of ``caffe``.
+    It is ``ratio * (g + decay w)``, or ``lr * ratio * (g + decay w)`` for ``caffe``.
     """
-    seen, ds = measure(group, params, variant)
+    measured, ds = measure(group, params, variant)
     grads = grads_of(params)
     if ds is None:
-        ds = _decayed(group, _local(params), _local(grads), variant)
+        ds = _decayed(group, _local(params), _local(grads), variant.clamp)
     if group.get("maximize"):
-        # the base turns the sign of what it is given
+        # the base negates what it is given
         torch._foreach_neg_(ds)
-    factors = seen[2] * group["lr"] if variant.momentum == "caffe" else seen[2]
+    ratios = measured.trust_ratios
+    factors = ratios * group["lr"] if variant.momentum_form == "caffe" else ratios
     for d, factor in zip(ds, factors.unbind(), strict=True):
         d.mul_(factor)
-    return seen, [_like(d, g) for d, g in zip(ds, grads, strict=True)]
+    return measured, [_like(d, g) for d, g in zip(ds, grads, strict=True)]
 
 
-def measure(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> tuple[Tensor, list[Tensor] | None]:
-    """|w|, |g| and the ratio of every tensor, 3,T; and ``g + decay w`` where the ratio needed it, unclamped."""
+def measure(
+    group: dict[str, Any], params: Sequence[Tensor], variant: Variant
+) -> tuple[LayerStatistics, list[Tensor] | None]:
+    """The statistics of a step, and ``g + decay w`` where the ratio needed it and nothing clamps it."""
     grads, decay = grads_of(params), group.get("weight_decay", 0)
     ds = None
     measured = [*params, *grads]
-    if variant.rule.form == "decayed":
-        plain = Variant(variant.rule, variant.momentum, None)
-        ds = _decayed(group, _local(params), _local(grads), plain)
+    if variant.ratio == "decayed":
+        ds = _decayed(group, _local(params), _local(grads), None)
         measured += [_like(d, g) for d, g in zip(ds, grads, strict=True)]
     norms = _norms(measured).view(-1, len(params))
-    ratios = variant.rule.of_tensors(
-        norms[0],
-        norms[1],
-        norms[2] if ds else None,
-        group["lr"],
-        decay,
-        group["trust_coef"],
-        group["lars_eps"],
+    ratios = variant.trust_ratios(
+        norms[0], norms[1], norms[2] if ds else None, group["lr"], decay, group["trust_coef"], group["lars_eps"]
     )
-    return torch.stack([norms[0], norms[1], ratios]), ds if variant.clamp is None else None
+    return LayerStatistics(norms[0], norms[1], ratios), ds if variant.clamp is None else None
 
 
-def _decayed(group: dict[str, Any], ws: Sequence[Tensor], gs: Sequence[Tensor], variant: Variant) -> list[Tensor]:
-    """``g + decay w``, the direction in which w goes down, clamped element by element."""
+def _decayed(group: dict[str, Any], ws: Sequence[Tensor], gs: Sequence[Tensor], clamp: float | None) -> list[Tensor]:
+    """``g + decay w``, the direction in which w descends, clamped element by element."""
     gs = list(torch._foreach_neg(list(gs)) if group.get("maximize") else gs)
     ds = list(torch._foreach_add(gs, list(ws), alpha=group.get("weight_decay", 0)))
-    return [d.clamp_(-variant.clamp, variant.clamp) for d in ds] if variant.clamp is not None else ds
+    return ds if clamp is None else [d.clamp_(-clamp, clamp) for d in ds]
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The L2 norm of each, 1-D, in fp32 or float64; of tensors sharded in one way all together by one collective."""
+    """The L2 norm of each, 1-D, in fp32 or float64; tensors sharded the same way share one collective."""
     local = [torch.view_as_real(t) if t.is_complex() else t for t in _local(tensors)]
     wide = torch.float64 if any(t.dtype == torch.float64 for t in local) else torch.float32
     eager_cpu = local[0].is_cpu and not torch.compiler.is_compiling()
-    if eager_cpu and all(map(_is_plain_cpu, local)):
+    if eager_cpu and all(map(_is_dense_cpu, local)):
         norms = torch.tensor([_norm(t) for t in local], dtype=wide)
     else:
-        # torch's own loops add fp32 squares in a few lanes one after the other: 0.5 % off over 8 million elements
+        # On a CPU torch adds fp32 squares in a few lanes: 0.5 % off over 8 million elements.
         within = torch.float64 if eager_cpu else wide
         norms = torch.stack(torch._foreach_norm(local, 2, within)).to(wide)
     return _over_all_shards(tensors, norms) if any(map(is_distributed, tensors)) else norms
 
 
 def _over_all_shards(tensors: Sequence[Tensor], norms: Tensor) -> Tensor:
-    """From the norms of local shards to those of whole tensors."""
+    """The norms of whole tensors from those of their local shards."""
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
     kinds: dict[Any, list[int]] = {}
@@ -247,7 +243,7 @@ def _over_all_shards(tensors: Sequence[Tensor], norms: Tensor) -> Tensor:
 
 
 def is_distributed(t: Tensor) -> TypeGuard[DTensor]:
-    """Whether ``t`` is a DTensor; without importing what only their users need."""
+    """Whether ``t`` is a DTensor; does not import torch.distributed.tensor for those who have none."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(t, module.DTensor)
 
@@ -257,7 +253,7 @@ def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _like(local: Tensor, whole: Tensor) -> Tensor:
-    """``local`` as the shard of a tensor that is distributed as ``whole`` is."""
+    """``local`` as a shard of a tensor that is distributed as ``whole`` is."""
     if not is_distributed(whole):
         return local
     from torch.distributed.tensor import DTensor

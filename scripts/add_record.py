@@ -1,4 +1,4 @@
-"""File a finished ImageNet run as a record, if it is one of the presets as they are and nothing is missing.
+"""File a finished ImageNet run as a record, if it is an unchanged preset and nothing is missing.
 
 Usage: python scripts/add_record.py RUN_FOLDER
 
@@ -10,25 +10,22 @@ evaluated, and commit, versions, hardware and seed are known; copies configurati
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts.reporting.records import FILES, file_run, read  # noqa: E402
-from train import config  # noqa: E402
-from train.data import ILSVRC_2012  # noqa: E402
-from train.errors import UserError  # noqa: E402
-from train.main import MISTAKES, composed, refuse  # noqa: E402
+from scripts.records import FILES, ROOT, file_run, read
+from train.config.compose import compose
+from train.config.refusals import MISTAKES, refuse
+from train.data.dataset import ILSVRC_2012
+from train.errors import UserError
+from train.keys import flatten, result_settings
 
 RECORDS = ROOT / "results" / "imagenet"
-# what a record may differ in from its preset
-FREE = {*config.WITHOUT_EFFECT, "seed", "precision", "compile"} - {"data.on_bad_image"}
+# settings of the result in which a record may still differ from its preset; on_divergence shows in its restarts
+FREE = {"seed", "precision", "compile", "on_divergence"}
 
 
 def check(run: Path) -> str:
@@ -46,7 +43,7 @@ def check(run: Path) -> str:
         ) from error
     rows, result = record.rows, record.result
     assert result is not None
-    wrong = differences(config.flatten(now), preset, optimizer)
+    wrong = differences(flatten(now), preset, optimizer)
     counts = tuple(result.get(key) for key in ("train_images", "val_images", "classes"))
     if counts != ILSVRC_2012:
         wrong.append(f"data: {counts} training images, validation images and classes, not {ILSVRC_2012}")
@@ -68,17 +65,17 @@ def check(run: Path) -> str:
 
 
 def names_of(result: dict[str, Any]) -> str:
-    """What identifies names and labels, the same in a pack and in what it was made from."""
+    """The part of a fingerprint for names and labels, which a pack shares with its originals."""
     return str(result["data_fingerprint"]).partition("-")[0]
 
 
 def differences(now: dict[str, Any], preset: str, optimizer: str) -> list[str]:
     """Where a run's values are not the preset's."""
-    published = config.flatten(asdict(composed(f"batch={preset}", f"optimizer={optimizer}", "data=imagenet")))
+    published = result_settings(compose(f"batch={preset}", f"optimizer={optimizer}", "data=imagenet"))
     return [
-        f"{key}={now.get(key)}, not {published.get(key)}"
-        for key in sorted({*now, *published} - FREE)
-        if now.get(key) != published.get(key)
+        f"{key}={now.get(key)}, not {value}"
+        for key, value in sorted(published.items())
+        if key not in FREE and now.get(key) != value
     ]
 
 

@@ -1,4 +1,4 @@
-"""Measure this project against its yardsticks, interleaved, and keep the figures.
+"""Measure this project against others and itself, interleaved, and keep the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
        python scripts/bench.py peers        images/s and memory of whole programs: this app, timm's, torchvision's loop
@@ -6,16 +6,12 @@ Usage: python scripts/bench.py train        the app's images/s against a bare lo
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
        python scripts/bench.py index        the index of 1,331,167 images: time to make and to open it, memory
        python scripts/bench.py checkpoint   images/s with and without checkpoints, how long a step is held
-       python scripts/bench.py plan         images/s on one and two gloo processes of a core, against the plan's model
+       python scripts/bench.py plan         images/s on one and two gloo processes of a core, against what plan.py says
 Each writes results/benchmarks/<name>.json and prints a table. Let nothing else run meanwhile.
 """
 
 import argparse
 import importlib
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
@@ -24,7 +20,7 @@ BENCHMARKS = {
     "optimizer": ("optimizer", 150),
     "data": ("data", 7),
     "index": ("index", 3),
-    "checkpoint": ("saving", 4),
+    "checkpoint": ("checkpoint", 4),
     "plan": ("planning", 5),
 }
 

@@ -1,4 +1,4 @@
-"""Say what a folder of images is, what it lacks of ILSVRC-2012, and with --decode which images cannot be decoded.
+"""Report what a folder of images is, how it differs from ILSVRC-2012, and with --decode which images do not decode.
 
 Usage: python scripts/check_data.py DIR [--decode] [--workers N]
 
@@ -15,17 +15,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from train.cores import cores
+from train.data.dataset import ILSVRC_2012
+from train.data.decode import decode
+from train.data.sources import Source, open_sources
+from train.data.stream import worker_pool
+from train.errors import UserError, print_error
 
-from train.cores import cores  # noqa: E402
-from train.data import ILSVRC_2012  # noqa: E402
-from train.data.decode import decode  # noqa: E402
-from train.data.sources import Source, open_sources  # noqa: E402
-from train.data.stream import worker_pool  # noqa: E402
-from train.errors import UserError, report  # noqa: E402
-
-AT_ONCE = 256  # images that a worker takes
+CHUNK = 256  # images that a worker takes at a time
 
 
 def describe(train: Source, val: Source) -> str:
@@ -57,7 +54,7 @@ def bytes_of(source: Source) -> int:
 
 
 def undecodable(source: Source, indices: range) -> list[str]:
-    """Why each of ``indices`` that does not decode does not."""
+    """A line for each of ``indices`` that does not decode, with the reason."""
     said = []
     for index in indices:
         try:
@@ -70,7 +67,7 @@ def undecodable(source: Source, indices: range) -> list[str]:
 def decode_all(source: Source, workers: int) -> Iterator[str]:
     with worker_pool(workers) as pool:
         whole = range(len(source))
-        jobs = [whole[start : start + AT_ONCE] for start in whole[::AT_ONCE]]
+        jobs = [whole[start : start + CHUNK] for start in whole[::CHUNK]]
         with tqdm(total=len(source), desc=f"decoding {source.index.split}", unit="img", unit_scale=True) as bar:
             for job, said in zip(jobs, pool.map(undecodable, repeat(source), jobs), strict=True):
                 bar.update(len(job))
@@ -88,7 +85,7 @@ def main() -> int:
     try:
         train, val = open_sources(arguments.root.expanduser().absolute())
     except UserError as error:
-        return report(error)
+        return print_error(error)
     print(describe(train, val), flush=True)
     if not arguments.decode:
         return 0

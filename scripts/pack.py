@@ -26,18 +26,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from train.checkpoint import write_whole  # noqa: E402
-from train.cores import cores  # noqa: E402
-from train.data.decode import decode  # noqa: E402
-from train.data.index import stem  # noqa: E402
-from train.data.layouts import CLASS_NAMES, PACK  # noqa: E402
-from train.data.order import epoch_order  # noqa: E402
-from train.data.sources import Source, open_sources  # noqa: E402
-from train.data.stream import worker_pool  # noqa: E402
-from train.errors import Stopped, UserError, report  # noqa: E402
+from train.cores import cores
+from train.data.decode import decode
+from train.data.index import stem
+from train.data.layouts.layout import PACK
+from train.data.layouts.shards import CLASS_NAMES
+from train.data.randomness import epoch_order
+from train.data.sources import Source, open_sources
+from train.data.stream import worker_pool
+from train.errors import Stopped, UserError, print_error
+from train.output.checkpoint import write_whole
 
 IN_A_SHARD = 2048
 SAMPLE = 64  # images from which the size is estimated
@@ -179,11 +177,11 @@ def main() -> int:
         root, out = (path.expanduser().absolute() for path in (chosen.root, chosen.out))
         pack(root, out, Form(kind, 0 if kind == "original" else side, chosen.quality), chosen.workers)
     except UserError as error:
-        return report(error)
+        return print_error(error)
     except OSError as error:
-        return report(UserError(f"{error.filename or chosen.out}: {error.strerror}: what was packed is intact"))
+        return print_error(UserError(f"{error.filename or chosen.out}: {error.strerror}: what was packed is intact"))
     except KeyboardInterrupt:
-        return report(Stopped("stopped: start the same command again to go on"))
+        return print_error(Stopped("stopped: start the same command again to go on"))
     return 0
 
 

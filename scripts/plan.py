@@ -1,39 +1,69 @@
-"""What the rows of a recipe would take on ImageNet, before anything is rented: a Markdown table, and a plot.
+"""Say what a run would be and take before anything is rented: its steps, memory, traffic, time and cost.
 
-Usage: python scripts/plan.py [--plot FILE.png] [overrides]
-       python scripts/plan.py plan.gpus=[8,64,512] plan.dollars_per_hour=2 --plot plan.png
-It needs no GPU and no images. `python train/main.py batch=32k data=imagenet plan.show=true` says more of one row.
+Usage: python scripts/plan.py batch=32k data=imagenet machine=h100 machine.gpus=[8,64]     one run
+       python scripts/plan.py [overrides] [--plot FILE.png]      all rows of a recipe on ILSVRC-2012, as a table
+
+It takes every override that the app takes, and ``machine=`` and ``machine.`` for the machine. With ``batch=`` it plans
+that run, without it or with ``--plot`` the rows. Nothing is started, and no GPU or image is needed.
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import hydra
 
-from scripts.reporting import costs  # noqa: E402
-from train.errors import UserError, report  # noqa: E402
-from train.main import MISTAKES, refuse  # noqa: E402
+from train.config.compose import CONFIGS, compose, default_name
+from train.config.overrides import spell
+from train.config.refusals import MISTAKES, refuse
+from train.errors import UserError, print_error
 
 
-def main() -> None:
+def one_run(overrides: list[str]) -> str:
+    # torch takes seconds to import: only once the command line is checked
+    from scripts.estimate.machine import compose_machine, split
+
+    of_machine, of_run = split(overrides)
+    config, machine = compose(*of_run), compose_machine(*of_machine)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        name = config.name or default_name(config, spell(of_run, under_torchrun=False))
+    from scripts.estimate.one_run import describe
+
+    return f"plan of {name}, nothing is started\n{describe(config, machine)}"
+
+
+def all_rows(overrides: list[str], picture: Path | None) -> str:
+    from scripts.estimate.rows import markdown
+
+    table = markdown(*overrides)
+    if picture:
+        from scripts.reporting.costs import plan_plot
+
+        plot = plan_plot(*overrides)
+        figures = plot.as_csv()
+        picture.with_suffix(".csv").write_text(figures)
+        plot.picture(picture, figures)
+    return table
+
+
+def main() -> int:
+    # its reader may have seen enough, as head has
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw hours against GPUs into this PNG, its figures beside it")
     arguments, overrides = parser.parse_known_args()
     if arguments.plot and arguments.plot.suffix != ".png":
         parser.error(f"--plot {arguments.plot}: give a name that ends in .png")
+    is_one_run = not arguments.plot and any(o.startswith("batch=") for o in overrides)
     try:
-        print(costs.markdown(*overrides))
-        if arguments.plot:
-            plot = costs.plan_plot(*overrides)
-            figures = plot.as_csv()
-            arguments.plot.with_suffix(".csv").write_text(figures)
-            plot.picture(arguments.plot, figures)
+        print(one_run(overrides) if is_one_run else all_rows(overrides, arguments.plot))
     except MISTAKES as error:
-        sys.exit(refuse(error))
+        return refuse(error)
     except OSError as error:
-        sys.exit(report(UserError(f"{error.filename}: {error.strerror}: give another --plot=FILE.png")))
+        return print_error(UserError(f"{error.filename}: {error.strerror}: give another --plot=FILE.png"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,15 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts.reporting.records import file_run  # noqa: E402
-from train.config import FractalsConfig  # noqa: E402
-from train.data import fractals  # noqa: E402
-from train.main import composed  # noqa: E402
+from scripts.records import ROOT, file_run
+from train.config.compose import compose
+from train.data import fractals
 
 RECORD = ROOT / "results" / "rehearsal"
 RUNS = Path("runs", "rehearsal")  # in the checkout, so that the record names no folder of a machine
@@ -37,26 +31,24 @@ IMAGES = [
 RUN = ["batch=32k", "data.size=64", "data.resize=64", "epochs=2", "log.every_steps=1", "name=run"]
 
 
-def phases(board: Path, began: float, ended: float) -> dict[str, float]:
-    """Seconds until training begins with its first step, of the second step, and of the rest, by the event file."""
-    events = EventAccumulator(str(board), size_guidance={"scalars": 0})
-    events.Reload()
-    steps = [event.wall_time for event in events.Scalars("train/loss")]
-    rows = [event.wall_time for event in events.Scalars("validation/top1")]
+def phases(log: Path, whole: float) -> dict[str, float]:
+    """Seconds of each step and evaluation by the run's ``log``, and what else the ``whole`` command took."""
+    first, second = (json.loads(line) for line in log.read_text().splitlines())
+    steps = [(row["images"] // row["step"]) / row["images_per_second"] for row in (first, second)]
     marks = {
-        "start, index and step 1": steps[0] - began,
-        "evaluation 1": rows[0] - steps[0],
-        "step 2": steps[1] - rows[0],
-        "evaluation 2": rows[1] - steps[1],
-        "last checkpoint and weights": ended - rows[1],
+        "step 1": steps[0],
+        "evaluation 1": first["seconds"] - steps[0],
+        "step 2": steps[1],
+        "evaluation 2": second["seconds"] - first["seconds"] - steps[1],
+        "start, index, checkpoints and weights": whole - second["seconds"],
     }
     return {name: round(seconds, 1) for name, seconds in marks.items()}
 
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    data = composed("data=fractals", "batch.total=64", "batch.micro=64", *IMAGES).data
-    assert isinstance(data, FractalsConfig)
+    data = compose("data=fractals", "batch.total=64", "batch.micro=64", *IMAGES).data
+    assert isinstance(data, fractals.Config)
     fractals.provide(data)
     run = ROOT / RUNS / "run"
     shutil.rmtree(run, ignore_errors=True)
@@ -65,7 +57,7 @@ def main() -> int:
     done = subprocess.run([sys.executable, "train/main.py", *overrides], cwd=ROOT)
     if done.returncode:
         return done.returncode
-    took = phases(run / "tb", began, time.time())
+    took = phases(run / "log.jsonl", time.time() - began)
     file_run(run, RECORD)
     # of the largest of its processes, which is the one that trains
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -7,15 +7,12 @@ Pictures are drawn again only when their data, the CSV file beside each, have ch
 
 import argparse
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from scripts.records import ROOT
+from scripts.reporting import boards, costs, fractals, imagenet, tables, trust_ratios
+from train.errors import UserError, print_error
 
-from scripts.reporting import boards, costs, fractals, imagenet, tables, why  # noqa: E402
-from train.errors import UserError, report  # noqa: E402
-
-PLOTS = [*fractals.PLOTS, *why.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
+PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
@@ -82,4 +79,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except UserError as error:
-        sys.exit(report(error))
+        sys.exit(print_error(error))

@@ -23,11 +23,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from train import checkpoint, record  # noqa: E402
-from train.errors import Stopped  # noqa: E402
+from scripts.records import ROOT
+from train.errors import Stopped
+from train.output import checkpoint, environment
 
 MAIN = ROOT / "train" / "main.py"
 STEPS_AN_EPOCH = 4
@@ -43,7 +41,7 @@ GRACE = 30  # seconds that torchrun gives a worker after SIGTERM
 
 @dataclass
 class Tally:
-    """What became of the faults of one kind."""
+    """The outcome of the faults of one kind."""
 
     injected: int = 0
     survived: int = 0
@@ -51,7 +49,7 @@ class Tally:
 
 
 class Lost(Exception):
-    """A run that did not come through, and what it said."""
+    """A run that lost something, and what it printed."""
 
     def __str__(self) -> str:
         return "\n".join(self.args)
@@ -251,7 +249,7 @@ class Soak:
         return 1
 
     def leavings(self) -> list[str]:
-        """Processes that work in our folders still."""
+        """Processes that still work in our folders."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -276,51 +274,51 @@ def children(pid: int) -> list[int]:
     return [child for child, path in commands.items() if path.exists() and b"main.py" in path.read_bytes()]
 
 
-NAMES = {
-    "sigkill": "SIGKILL at a random instant: start, making the data, training, evaluating, writing a checkpoint",
-    "archives": "SIGKILL at a random instant: making an index, packing",
-    "signals": "SIGTERM, SIGINT or SIGUSR1 to the launcher or to one of two workers",
-    "max_restarts": "SIGKILL of one of two workers under `torchrun --max-restarts`",
-    "damage": "newest checkpoint cut short or with one wrong bit",
+FAULTS: dict[str, Callable[[Soak], int]] = {
+    "SIGKILL at a random instant: start, making the data, training, evaluating, writing a checkpoint": Soak.sigkill,
+    "SIGKILL at a random instant: making an index, packing": Soak.archives,
+    "SIGTERM, SIGINT or SIGUSR1 to the launcher or to one of two workers": Soak.signals,
+    "SIGKILL of one of two workers under `torchrun --max-restarts`": Soak.max_restarts,
+    "newest checkpoint cut short or with one wrong bit": Soak.damage,
 }
 
 
 def soak(minutes: float, base: Path) -> tuple[dict[str, Tally], int]:
-    """What became of each kind of fault in ``minutes``, and how many files they left in shared memory."""
+    """The outcome of each kind of fault in ``minutes``, and how many files they left in shared memory."""
     shm = set(os.listdir("/dev/shm"))
-    tallies = {name: Tally() for name in NAMES}
+    tallies = {fault: Tally() for fault in FAULTS}
     soaking = Soak(base)
     until = time.monotonic() + 60 * minutes
     try:
         while time.monotonic() < until:
-            for name, tally in tallies.items():
-                _inject(soaking, name, tally)
-            print({name: (tally.injected, tally.survived) for name, tally in tallies.items()}, flush=True)
+            for fault, tally in tallies.items():
+                _inject(soaking, fault, tally)
+            print([(tally.injected, tally.survived) for tally in tallies.values()], flush=True)
     except KeyboardInterrupt:
         for process in soaking.leavings():
             os.kill(int(process.split()[0]), signal.SIGKILL)
     return tallies, len(set(os.listdir("/dev/shm")) - shm)
 
 
-def _inject(soaking: Soak, name: str, tally: Tally) -> None:
+def _inject(soaking: Soak, fault: str, tally: Tally) -> None:
     before = soaking.number
     try:
-        count = getattr(soaking, name)()
+        count = FAULTS[fault](soaking)
         tally.injected += count
         tally.survived += count
     except (Lost, subprocess.TimeoutExpired, OSError) as error:
         tally.injected += 1
         tally.lost.append(str(error).partition("\n")[0])
-        print(f"LOST: {name}: {error} (run{before + 1})", flush=True)
+        print(f"LOST: {fault}: {error} (run{before + 1})", flush=True)
     else:
         shutil.rmtree(soaking.base / f"run{before + 1}", ignore_errors=True)
     if left := soaking.leavings():
         tally.lost.append(f"left behind: {left}")
-        print(f"LEFT BEHIND: {name}: {left}", flush=True)
+        print(f"LEFT BEHIND: {fault}: {left}", flush=True)
 
 
-def report(tallies: dict[str, Tally], left: int, minutes: float) -> str:
-    hardware, versions = record.hardware(1), record.versions()
+def markdown(tallies: dict[str, Tally], left: int, minutes: float) -> str:
+    hardware, versions = environment.hardware(1), environment.versions()
     lines = [
         "# Reliability",
         "",
@@ -330,13 +328,13 @@ def report(tallies: dict[str, Tally], left: int, minutes: float) -> str:
         "",
         "| fault | injected | survived | lost |",
         "|---|---|---|---|",
-        *(f"| {NAMES[name]} | {t.injected} | {t.survived} | {len(t.lost)} |" for name, t in tallies.items()),
+        *(f"| {fault} | {t.injected} | {t.survived} | {len(t.lost)} |" for fault, t in tallies.items()),
         "",
-        *(f"- {NAMES[name]}: {text}" for name, tally in tallies.items() for text in tally.lost),
+        *(f"- {fault}: {text}" for fault, tally in tallies.items() for text in tally.lost),
         f"Left in /dev/shm: {left} named semaphores of 32 bytes. A run that ends, or whose first process alone is",
         "killed, leaves none: Python's resource tracker removes them. These are of runs that were killed with it.",
         "",
-        f"`python scripts/soak.py`, {minutes:.0f} minutes on {datetime.date.today()}, commit {record.commit()};",
+        f"`python scripts/soak.py`, {minutes:.0f} minutes on {datetime.date.today()}, commit {environment.commit()};",
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, Python {versions['python']},",
         f"torch {versions['torch']}, gloo.",
     ]
@@ -353,7 +351,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         tallies, left = soak(arguments.minutes, Path(folder))
-    text = report(tallies, left, (time.monotonic() - began) / 60)
+    text = markdown(tallies, left, (time.monotonic() - began) / 60)
     print(text)
     if arguments.out:
         arguments.out.write_text(text)

@@ -1,4 +1,4 @@
-"""The run that a configuration describes: built from its parts, trained or evaluated, and recorded."""
+"""The run that a configuration describes: its parts built and connected, trained or evaluated, and recorded."""
 
 from __future__ import annotations
 
@@ -14,134 +14,159 @@ from typing import Any
 import torch
 from torch import nn
 
-from train import checkpoint, mlperf, record
-from train.average import Average
-from train.bands import Bands
-from train.banner import banner
-from train.config import WITHOUT_EFFECT, Config, Plan, flatten, make_plan
-from train.data import Data, open_data
+from train.config.schema import Config
+from train.data.dataset import Data
+from train.data.kinds import open_data
+from train.engine.batchnorm import RunningStatistics
+from train.engine.ema import MovingAverage
+from train.engine.evaluation import Evaluation
+from train.engine.logger import Loggers
+from train.engine.loop import Training
+from train.engine.precision import Precision, set_up_cudnn
+from train.engine.step import Step
 from train.errors import Diverged, Stopped, UserError
-from train.log import Log, Silence
-from train.loop import Position, Training
-from train.mlperf import MLPerfLog
+from train.keys import free_on_resume, leaves
 from train.model import make_model
-from train.optimizer import make_optimizer
-from train.profiler import tracing
-from train.run import Run
-from train.schedule import schedule_of
-from train.signals import StopRequest
-from train.step import Arithmetic, evaluate
-from train.world import World
+from train.optimizer import KINDS, make_optimizer
+from train.output import checkpoint, environment
+from train.output.board import BoardLogger, opening
+from train.output.checkpoint import CheckpointWriter
+from train.output.layers import LayersLogger
+from train.output.mlperf import MLPerfLogger
+from train.output.profiler import tracing
+from train.output.progress import ProgressLogger
+from train.output.published_range import PublishedRange
+from train.output.rows import RowLogger
+from train.output.run_folder import RunFolder
+from train.plan import Plan, make_plan
+from train.processes.signals import StopRequest
+from train.processes.world import World
+from train.schedule import make_schedule
+from train.summary import mlperf_facts, summary
 
-# how gloo and NCCL say that another process is gone or does not answer
+# how gloo and NCCL report that another process is gone or does not answer
 LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|refused|remote process", re.ASCII)
 
 # on_divergence=restart: with half the learning rate, and three times at most
-LOWER, MOST_RESTARTS = 0.5, 3
+RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 
 
-def native_precision(device: torch.device) -> str:
-    """``bf16`` where ``device`` computes in it natively, else ``fp32``."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if hasattr(torch.cpu, "get_capabilities"):
-        has = torch.cpu.get_capabilities()
-        native = has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
-    else:
-        # torch before 2.10
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16" if native else "fp32"
-
-
-def build_model(config: Config, classes: int, world: World) -> nn.Module:
-    """The configured network on the device, channels last; on every rank the seed's weights."""
-    torch.manual_seed(config.seed)
-    # before DDP, whose buckets take over the strides
-    return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
-
-
-def arithmetic_of(config: Config, world: World) -> Arithmetic:
-    return Arithmetic(world.device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+def execute(config: Config, stop: StopRequest, command: str) -> None:
+    """Train or evaluate in this process, together with the others that torchrun started."""
+    set_up_cudnn()
+    world = World.join(config.timeout_minutes)
+    try:
+        if config.evaluate:
+            evaluate_file(config, world)
+        else:
+            train(config, world, stop, command)
+    except (Stopped, Diverged):
+        # raised on every rank
+        world.leave()
+        raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
+            "(it is part of the recipe: BatchNorm's statistics are taken over it)"
+        ) from error
+    except RuntimeError as error:
+        if not (world.size > 1 and LOST.search(str(error))):
+            raise
+        raise UserError(
+            f"process {world.rank} of {world.size} lost the others while {world.activity} "
+            f"({str(error).splitlines()[0][:160]}): what was saved is intact, start the same command again"
+        ) from error
+    world.leave()
 
 
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
     """Train as ``config`` says, from the beginning or from where the run of this name stopped."""
-    data = world.everywhere(lambda: open_data(config.data))
-    plan = world.everywhere(lambda: make_plan(config, data.train_images, world.size))
-    opened: list[Run] = []  # on the chief only
-
-    def open_run() -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        run = Run(config)
-        opened.append(run)
-        state, damaged = checkpoint.load_newest(run.checkpoints)
-        for line in damaged:
-            print(f"{line}; going on from the one before", file=sys.stderr)
-        if state is not None and state["data_fingerprint"] != data.fingerprint:
-            raise UserError(f"{run.folder} was begun on other images than data.root holds now: give another name=NAME")
-        if config.mlperf_log and run.result is None:
-            run.mlperf = MLPerfLog(run.folder / "mlperf.log", state["position"]["rows"] if state else None)
-        return run.result, state
-
-    result, state = world.on_chief(open_run)
-    run = opened[0] if opened else None
+    data = world.raise_together(lambda: open_data(config.data))
+    plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
+    folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
+    result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
-        if run:
+        if folder:
             print(
-                f"{run.folder} is finished: {result['last_top1']:.2f} % top-1 after {result['steps']} steps. "
+                f"{folder.path} is finished: {result['last_top1']:.2f} % top-1 after {result['steps']} steps. "
                 "Delete it or give another name=NAME to run again."
             )
         return
-    if run:
-        print(f"{config.name}\n{banner(config, plan, data, state)}\n  {'folder':<10}{run.folder}", flush=True)
+    if folder:
+        step = state["position"]["step"] if state else None
+        print(f"{config.name}\n{summary(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+    log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
+    is_over = False
     try:
-        training = connect(config, plan, data, world, stop, run, state)
-        try:
-            if run:
-                run.mark(None)
-                if run.mlperf:
-                    run.mlperf.start(mlperf.facts(config, plan, data))
+        with ExitStack() as stack:
+            after_step: Callable[[], None] = lambda: None  # noqa: E731
+            if folder and config.profile:
+                after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
+            training = connect(config, plan, data, world, stop, folder, log, after_step)
+            stack.callback(training.loader.close)
+            if state:
+                training.restore(state)
+            elif config.on_divergence == "restart":
+                # so that there is something to return to from the first step on
+                training.save()
+            if folder:
+                folder.mark(None)
             stop.defer()
-            with ExitStack() as stack:
-                if run and config.profile:
-                    training.stepped = stack.enter_context(tracing(run.folder / "trace.json.gz", training.log.say))
-                fit(training, config)
-        finally:
-            training.log.close()
-            training.loader.close()
+            run_with_restarts(training, config, folder)
+            is_over = training.is_finished
     except (Stopped, Diverged) as ended:
+        is_over = isinstance(ended, Diverged)
         ended.is_said_elsewhere = not world.is_chief
-        if run:
-            run.mark(ended)
-            if run.mlperf and isinstance(ended, Diverged):
-                run.mlperf.abort()
+        if folder:
+            folder.mark(ended)
         raise
-    if run and training.is_finished:
-        finish(run, training, plan, data, command)
-    elif run:
+    finally:
+        log.close(is_over)
+    if folder and training.is_finished:
+        finish(folder, training, plan, data, command)
+    elif folder:
         speed = training.images_per_second
         since = f" at {speed:,.0f} images/s" if speed else ""
-        print(f"stopped at max_steps={config.max_steps}{since}: {run.folder} is unfinished and can go on")
+        print(f"stopped at max_steps={config.max_steps}{since}: {folder.path} is unfinished and can be resumed")
 
 
-def fit(training: Training, config: Config) -> None:
-    """Train to the end, or ``max_steps``; from where it diverges once more, if it may, with a lower learning rate."""
-    while True:
-        try:
-            return training.run(config.max_steps)
-        except Diverged as diverged:
-            if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
-                raise
-            good = training.world.on_chief(lambda: last_good(training))
-            if good is None:
-                raise
-            training.go_back(good, diverged, LOWER)
+def open_folder(config: Config) -> RunFolder:
+    assert config.name is not None
+    return RunFolder(Path(config.runs_dir).expanduser().absolute() / config.name, config)
 
 
-def last_good(training: Training) -> dict[str, Any] | None:
-    """The state that the chief saved last."""
-    assert training.checkpoints
-    training.checkpoints.wait()
-    return checkpoint.load_newest(training.checkpoints.folder)[0]
+def last_state(folder: RunFolder | None, data: Data) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The result of a finished run, and the state from which an unfinished one continues; called on the chief."""
+    assert folder is not None
+    state, damaged = checkpoint.load_newest(folder.checkpoints)
+    for line in damaged:
+        print(f"{line}; continuing from the one before", file=sys.stderr)
+    if state is not None and state["data_fingerprint"] != data.fingerprint:
+        raise UserError(f"{folder.path} was begun on other images than data.root holds now: give another name=NAME")
+    return folder.result, state
+
+
+def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, state: dict[str, Any] | None) -> Loggers:
+    """Every form of the log on the chief, where there is a ``folder``, and none on the other ranks."""
+    if folder is None:
+        return Loggers([])
+    position = state["position"] if state else {"rows": 0, "step": 0}
+    rows, images = position["rows"], position["step"] * plan.total
+    mlperf = []
+    if config.mlperf_log:
+        mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None)]
+        mlperf[0].start(mlperf_facts(config, plan, data))
+    free = free_on_resume(config)
+    settings = {leaf.name: leaf.value for leaf in leaves(config) if leaf.name not in free}
+    return Loggers(
+        [
+            RowLogger(folder.path / "log.jsonl", rows),
+            LayersLogger(folder.path / "layers.csv", images),
+            BoardLogger(folder.path / "tb", images, opening(settings, summary(config, plan, data))),
+            ProgressLogger(images, plan.steps * plan.total, config.epochs),
+            *mlperf,
+        ]
+    )
 
 
 def connect(
@@ -150,73 +175,98 @@ def connect(
     data: Data,
     world: World,
     stop: StopRequest,
-    run: Run | None,
-    state: dict[str, Any] | None,
+    folder: RunFolder | None,
+    log: Loggers,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Training:
-    """Build model, optimizer, schedule, loader and log, and put ``state`` into them."""
+    """Build model, optimizer, schedule and loader, and connect them."""
     model = build_model(config, data.classes, world)
-    average = Average(model, config.ema) if config.ema else None
+    average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
         model.compile()
-    position = Position(**state["position"]) if state else Position()
-    log: Log = Silence()
-    if run:
-        log = Log(
-            run.folder,
-            rows=position.rows,
-            images=position.step * plan.total,
-            total_images=plan.steps * plan.total,
-            mlperf=run.mlperf,
-        )
-        if not position.step:
-            plain = {key: value for key, value in flatten(asdict(config)).items() if key not in WITHOUT_EFFECT}
-            log.open_board(plain, banner(config, plan, data, None))
-
-    training = Training(
+    step = connect_step(config, plan, world, model)
+    kind = KINDS[config.optimizer.name]
+    return Training(
         model=model,
-        forward=world.data_parallel(model),
         average=average,
-        optimizer=make_optimizer(model, config.optimizer),
-        schedule=schedule_of(config, plan),
-        loader=data.make_loader(plan, config.seed, world),
+        take_step=step,
+        evaluate=Evaluation(average.model if average else model, world, step.precision),
+        schedule=make_schedule(config.schedule, config.optimizer.lr, plan),
+        layer_statistics=lambda: kind.layer_statistics(model, step.optimizer),
+        loader=data.make_loader(world, config.seed),
         plan=plan,
-        world=world,
-        arithmetic=arithmetic_of(config, world),
         log=log,
-        smoothing=config.label_smoothing,
-        every_steps=config.log.every_steps,
-        layers_every_epochs=config.log.layers_every_epochs,
+        checkpoints=CheckpointWriter(folder.checkpoints, config.checkpoint.keep) if folder else None,
         stop=stop.received,
-        checkpoints=checkpoint.Writer(run.checkpoints, config.checkpoint.keep) if run else None,
         class_names=data.class_names,
-        about={"data_fingerprint": data.fingerprint, "config": asdict(config)},
+        identity={"data_fingerprint": data.fingerprint, "config": asdict(config)},
+        log_every_steps=config.log.every_steps,
+        layers_every_epochs=config.log.layers_every_epochs,
+        layers_every_steps=config.log.layers_every_steps,
         save_every_seconds=60 * config.checkpoint.every_minutes,
-        remark=expectations(config, data),
         stop_at_top1=config.stop_at_top1,
+        remark=remarks(config, data),
+        after_step=after_step,
     )
-    if state:
-        training.restore(state)
-    elif training.checkpoints and config.on_divergence == "restart":
-        # something to go back to from the first step on
-        training.checkpoints.save(0, training.state())
-    return training
 
 
-def expectations(config: Config, data: Data) -> Callable[[int, float], str | None]:
-    """Remarks on a run that is one of the published rows; silence on any other."""
+def connect_step(config: Config, plan: Plan, world: World, model: nn.Module) -> Step:
+    """The step of ``model``, the bare module, with the configured optimizer."""
+    return Step(
+        model=world.data_parallel(model),
+        optimizer=make_optimizer(model, config.optimizer),
+        statistics=RunningStatistics(model, world),
+        world=world,
+        precision=Precision.named(config.precision, world.device),
+        label_smoothing=config.label_smoothing,
+        micro_batches=plan.accumulation,
+    )
+
+
+def build_model(config: Config, classes: int, world: World) -> nn.Module:
+    """The configured network on the device, channels last; on every rank the weights that the seed gives."""
+    torch.manual_seed(config.seed)
+    # channels last before DDP, whose buckets keep the strides
+    return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
+
+
+def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
+    """Remarks on the top-1 of a run that repeats one of the published rows; none on any other run."""
     batch = config.batch
-    published = (
+    is_published = (
         data.is_ilsvrc
         and config.recipe.name == "torchlars"
         and (batch.total, config.epochs, config.model.name) == (batch.published, 90, "resnet50")
         and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
     )
-    return Bands(batch.preset).remark if published else lambda epoch, top1: None
+    return PublishedRange(batch.preset).remark if is_published else lambda epoch, top1: None
 
 
-def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -> None:
+def run_with_restarts(training: Training, config: Config, folder: RunFolder | None) -> None:
+    """Train to the end or ``max_steps``; with on_divergence=restart, again from the last good state at a lower lr."""
+    while True:
+        try:
+            return training.run(config.max_steps)
+        except Diverged as diverged:
+            if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
+                raise
+            good = training.world.on_chief(lambda: last_good_state(training, folder))
+            if good is None:
+                raise
+            training.restart(good, diverged, RESTART_LR_FACTOR)
+
+
+def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, Any] | None:
+    """The state that was saved last; called on the chief."""
+    assert training.checkpoints and folder
+    training.checkpoints.wait()
+    return checkpoint.load_newest(folder.checkpoints)[0]
+
+
+def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, command: str) -> None:
+    """Write the weights and the result, and say what was reached."""
     position = training.position
-    weights = {k: v.detach().cpu().contiguous() for k, v in training.evaluated.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous() for k, v in training.evaluate.model.state_dict().items()}
     result = {
         "best_top1": position.best_top1,
         "last_top1": position.last_top1,
@@ -231,24 +281,21 @@ def finish(run: Run, training: Training, plan: Plan, data: Data, command: str) -
         "classes": data.classes,
         "data_fingerprint": data.fingerprint,
         "parameters": sum(p.numel() for p in training.model.parameters()),
-        "versions": record.versions(),
-        "hardware": record.hardware(plan.processes),
+        "versions": environment.versions(),
+        "hardware": environment.hardware(plan.processes),
         "command": command,
-        "commit": record.commit(),
+        "commit": environment.commit(),
     }
-    if run.mlperf:
-        # unless it had reached the target
-        run.mlperf.abort()
-    run.finish(weights, result)
-    print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {run.folder}")
+    folder.finish(weights, result)
+    print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {folder.path}")
 
 
 def evaluate_file(config: Config, world: World) -> None:
     """Print one line of JSON with the scores of ``config.evaluate``, a weights file or a checkpoint."""
     assert config.evaluate is not None
     path = Path(config.evaluate).expanduser()
-    weights = world.everywhere(lambda: checkpoint.load(path))
-    data = world.everywhere(lambda: open_data(config.data))
+    weights = world.raise_together(lambda: checkpoint.load(path))
+    data = world.raise_together(lambda: open_data(config.data))
     model = build_model(config, data.classes, world)
     try:
         model.load_state_dict(weights.get("average", weights.get("model", weights)))
@@ -258,45 +305,9 @@ def evaluate_file(config: Config, world: World) -> None:
             f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
             "give the model= and data= that it was trained with"
         ) from error
-    loader = data.make_loader(make_plan(config, max(data.train_images, config.batch.total), world.size), 0, world)
-    scores = evaluate(model, loader.validation(), world, arithmetic_of(config, world))
+    loader = data.make_loader(world, config.seed)
+    scores = Evaluation(model, world, Precision.named(config.precision, world.device))(loader.validation_batches())
     loader.close()
-    assert scores is not None
     if world.is_chief:
-        print(
-            json.dumps(
-                {
-                    "val_top1": scores.top1,
-                    "val_top5": scores.top5,
-                    "val_loss": scores.loss,
-                    "images": scores.images,
-                }
-            )
-        )
-
-
-def run(config: Config, command: str, stop: StopRequest) -> None:
-    """Train or evaluate in this process, among those that torchrun started."""
-    world = World.join(config.timeout_minutes)
-    try:
-        if config.evaluate:
-            evaluate_file(config, world)
-        else:
-            train(config, world, stop, command)
-    except (Stopped, Diverged):
-        # every rank ends here
-        world.leave()
-        raise
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
-            "(it is part of the recipe: BatchNorm's statistics are taken over it)"
-        ) from error
-    except RuntimeError as error:
-        if not (world.size > 1 and LOST.search(str(error))):
-            raise
-        raise UserError(
-            f"process {world.rank} of {world.size} lost the others while {world.doing} "
-            f"({str(error).splitlines()[0][:160]}): what was saved is intact, start the same command again"
-        ) from error
-    world.leave()
+        scored = {"val_top1": scores.top1, "val_top5": scores.top5, "val_loss": scores.loss, "images": scores.images}
+        print(json.dumps(scored))

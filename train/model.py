@@ -1,78 +1,50 @@
-"""The networks: torchvision's ResNet-50, and the small CIFAR ResNet for images of 32 pixels."""
+"""The networks by name: our own in ``train/resnet.py``, and every classification network of torchvision."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from train.config import ModelConfig
+from train.errors import UserError
 
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut; ``stride`` is the first one's."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.downsample = nn.Identity()
-        if stride != 1:
-            projection = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels_out))  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(out)) + self.downsample(x), inplace=True)
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def resnet8(num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
-    """The CIFAR ResNet of 6n+2 layers with n=1, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
+@dataclass(kw_only=True)
+class ModelConfig:
+    """A network without options, such as ``resnet18``: ``name`` is torchvision's."""
 
-    81,552 parameters at 64 classes. A change of stride has a projection in its shortcut, and convolutions
-    start as torchvision's ResNets do (He initialisation by fan-out). With ``zero_gamma`` the last BatchNorm of each
-    block starts with weight 0, so that a block begins as its shortcut (Goyal et al. 2017, section 5.1).
-    """
-    net = nn.Sequential()
-    net.add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))
-    net.add_module("bn1", nn.BatchNorm2d(16))
-    net.add_module("relu", nn.ReLU(inplace=True))
-    for i, (channels_in, channels_out, stride) in enumerate([(16, 16, 1), (16, 32, 2), (32, 64, 2)], start=1):
-        net.add_module(f"block{i}", _Block(channels_in, channels_out, stride))
-    net.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    net.add_module("flatten", nn.Flatten())
-    net.add_module("fc", nn.Linear(64, num_classes))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, _Block) and zero_gamma:
-            nn.init.zeros_(module.bn2.weight)
-    return net
+    name: str
 
 
-def resnet50(num_classes: int, zero_gamma: bool = False, stride_in_1x1: bool = False) -> nn.Module:
-    """torchvision's ResNet-50, stride in the 3x3 convolutions, for float images ``N,3,H,W``.
-
-    With ``stride_in_1x1`` it is in the first 1x1 convolution of a block, as published (He et al. 2015); weights
-    have the same names and shapes. ``zero_gamma`` as in ``resnet8``.
-    """
-    # takes a second that small models need not wait for
-    from torchvision.models import resnet50
-    from torchvision.models.resnet import Bottleneck
-
-    net = resnet50(num_classes=num_classes, zero_init_residual=zero_gamma)
-    for block in net.modules():
-        if isinstance(block, Bottleneck) and stride_in_1x1:
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    return net
+@dataclass(kw_only=True)
+class ResNet8Config(ModelConfig):
+    zero_gamma: bool
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet8": resnet8, "resnet50": resnet50}
+@dataclass(kw_only=True)
+class ResNet50Config(ResNet8Config):
+    stride_in_1x1: bool
+
+
+def config_class(name: str) -> type[ModelConfig]:
+    return {"resnet8": ResNet8Config, "resnet50": ResNet50Config}.get(name, ModelConfig)
 
 
 def make_model(config: ModelConfig, classes: int) -> nn.Module:
-    """The network that ``config`` names, its weights drawn from torch's generator."""
+    """The network that ``config`` describes, for float images N,3,H,W; weights come from torch's generator."""
+    # imported here: torch takes seconds, and a command line is checked before
+    from train import resnet
+
     options = asdict(config)
-    return MODELS[options.pop("name")](num_classes=classes, **options)
+    name = options.pop("name")
+    if name == "resnet8":
+        return resnet.resnet8(classes, **options)
+    if name == "resnet50":
+        return resnet.resnet50(classes, **options)
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise UserError(f"model.name={name} is not a classification network of torchvision.models")
+    return models.get_model(name, num_classes=classes)

@@ -1,29 +1,128 @@
-"""The optimizer that a configuration names."""
+"""The optimizers: the configuration of each, and how it is made.
 
-from torch import nn
-from torch.optim import SGD, Optimizer
+A new one is a file in ``configs/optimizer`` and an entry of ``KINDS``. torch is imported when an optimizer is made, so
+that a command line is checked before.
+"""
 
-from lars import LARS, split_parameters
-from train.config import LARSConfig, OptimizerConfig
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from train.errors import UserError
+from train.keys import key
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from lars import LARS
+
+# of each layer that the last step measured: its name, and what was measured
+LayerStatistics = tuple[list[str], "dict[str, Tensor]"]
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """SGD over all parameters of ``model``, with LARS around it where ``config`` is LARS's."""
-    whole = [{"params": list(model.parameters())}]
-    groups = split_parameters(model, config.weight_decay) if config.exclude_norm_and_bias else whole
-    sgd = SGD(
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    name: str
+    lr: float = key(least=0)
+    weight_decay: float = key(least=0)
+
+    def check(self) -> None:
+        """Raise UserError for values that do not go together."""
+
+
+@dataclass(kw_only=True)
+class SGDConfig(OptimizerConfig):
+    momentum: float = key(least=0, below=1)
+    nesterov: bool
+    exclude_norm_and_bias: bool
+
+    def check(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise UserError("optimizer.nesterov=true needs a momentum: give optimizer.momentum=0.9, or leave it out")
+
+
+@dataclass(kw_only=True)
+class LARSConfig(SGDConfig):
+    trust_coef: float = key(least=0)
+    eps: float = key(least=0)
+    ratio: str = key(one_of=("paper", "decayed"))
+    momentum_form: str = key(one_of=("torch", "caffe", "nus"))
+    momentum_correction: bool
+    clip: bool
+    max_ratio: float | None = key(above=0)
+    clamp: float | None = key(above=0)
+
+    def check(self) -> None:
+        super().check()
+        if self.momentum_correction and self.momentum_form != "caffe":
+            raise UserError(
+                "optimizer.momentum_correction=true is for optimizer.momentum_form=caffe: with "
+                f"{self.momentum_form} lr is outside the buffer as it is"
+            )
+
+
+def make_sgd(model: nn.Module, config: SGDConfig) -> Optimizer:
+    from torch.optim import SGD
+
+    from lars import split_parameters
+
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if config.exclude_norm_and_bias:
+        groups = split_parameters(model, config.weight_decay)
+    return SGD(
         groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
     )
-    if not isinstance(config, LARSConfig):
-        return sgd
+
+
+def make_lars(model: nn.Module, config: LARSConfig) -> LARS:
+    """LARS around SGD."""
+    from lars import LARS
+
     return LARS(
-        sgd,
+        make_sgd(model, config),
         eps=config.eps,
         trust_coef=config.trust_coef,
         ratio=config.ratio,
         # v = m (lr_t / lr_{t-1}) v + lr_t d is lr_t times the buffer of torch's form: the same steps
-        momentum="torch" if config.momentum_correction else config.momentum_form,
+        momentum_form="torch" if config.momentum_correction else config.momentum_form,
         clip=config.clip,
         max_ratio=config.max_ratio,
         clamp=config.clamp,
     )
+
+
+def lars_statistics(model: nn.Module, lars: LARS) -> LayerStatistics:
+    """Trust ratio, weight norm and gradient norm of every adapted layer in the last step; none before the first."""
+    known = {id(p): name for name, p in model.named_parameters()}
+    names = [known[id(p)] for p in lars.adapted_parameters]
+    return names, {
+        "trust_ratio": lars.trust_ratios,
+        "weight_norm": lars.weight_norms,
+        "gradient_norm": lars.gradient_norms,
+    }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimizer: its configuration, how it is made, and what its last step measured of the layers."""
+
+    config: type[OptimizerConfig]
+    make: Callable[[nn.Module, Any], Optimizer]
+    layer_statistics: Callable[[nn.Module, Any], LayerStatistics] = lambda model, optimizer: ([], {})
+
+
+KINDS = {"sgd": Kind(SGDConfig, make_sgd), "lars": Kind(LARSConfig, make_lars, lars_statistics)}
+
+
+def config_class(name: str) -> type[OptimizerConfig]:
+    if name not in KINDS:
+        raise UserError(f"optimizer.name={name} is not one of {', '.join(KINDS)}")
+    return KINDS[name].config
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimizer that ``config`` describes, over all parameters of ``model``."""
+    return KINDS[config.name].make(model, config)

@@ -1,67 +1,55 @@
-"""The learning rate as a pure function of the step: linear warm-up, then polynomial, cosine or steps."""
+"""The learning rate as a pure function of the step: linear warm-up, then polynomial, cosine or step decay."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from train.config import Config, Plan
+from train.keys import key
+from train.plan import Plan
 
 
-def learning_rate(
-    step: int,
-    *,
-    base: float,
-    steps: int,
-    warmup_steps: float,
-    power: float,
-    from_warmup: bool = False,
-    decay: str = "poly",
-    end: float = 0.0,
-    warmup_from: float = 0.0,
-    milestones: Sequence[int] = (),
-    factor: float = 1.0,
-) -> float:
-    """The lr of ``step`` (from 0) in a run of ``steps``; nothing to store and nothing to restore.
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    decay: str = key(one_of=("poly", "cosine", "step"))
+    power: float = key(least=0)
+    end_lr: float = key(least=0)
+    milestones: list[int] = key(ascending=True)
+    factor: float = key(least=0, most=1)
+    origin: str = key(one_of=("start", "warmup"))
+    warmup_lr: float = key(least=0)
+    warmup_epochs: float = key(least=0)
 
-    In the warm-up it rises from ``warmup_from`` in equal parts to ``base``, which its last step has. After it, with
-    ``p`` the share of the run that is over::
 
-        poly    end + (base - end) (1 - p)^power
-        cosine  end + (base - end) (1 + cos(pi p)) / 2
-        step    base factor^(milestones, in steps, that are over)
+def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[int], float]:
+    """The learning rate of each step of ``plan``, counted from 0; there is nothing to store or restore.
 
-    ``p`` counts from step 0, as in the authors' Caffe (NVIDIA/caffe, src/caffe/solvers/sgd_solver.cpp,
-    ``GetLearningRate``), so poly(2) is at 0.892 of ``base`` where a warm-up of 5 in 90 epochs ends. With
-    ``from_warmup`` it counts from the end of the warm-up, as MLPerf and NUS-HPC-AI-Lab have it.
+    In the warm-up it rises linearly from ``warmup_lr`` and reaches ``lr`` in the warm-up's last step. Afterwards,
+    with ``p`` the fraction of the run that is over::
 
-    >>> [learning_rate(t, base=8.0, steps=4, warmup_steps=2, power=2) for t in range(4)]
-    [4.0, 8.0, 2.0, 0.5]
+        poly    end_lr + (lr - end_lr) (1 - p)^power
+        cosine  end_lr + (lr - end_lr) (1 + cos(pi p)) / 2
+        step    lr factor^(milestones passed)
+
+    With ``origin="start"`` ``p`` counts from step 0, as in the authors' Caffe (NVIDIA/caffe,
+    src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``), so that poly(2) is at 0.892 of ``lr`` after a warm-up of
+    5 in 90 epochs. With ``origin="warmup"`` it counts from the end of the warm-up, as MLPerf and NUS-HPC-AI-Lab do.
     """
-    if step < warmup_steps:
-        return warmup_from + (base - warmup_from) * min((step + 1) / warmup_steps, 1.0)
-    if decay == "step":
-        return base * factor ** sum(step >= milestone for milestone in milestones)
-    start = warmup_steps if from_warmup else 0.0
-    over = (step - start) / (steps - start)
-    return end + (base - end) * ((1 - over) ** power if decay == "poly" else (1 + math.cos(math.pi * over)) / 2)
+    warmup_steps = config.warmup_epochs * plan.steps_per_epoch
+    milestones = [epoch * plan.steps_per_epoch for epoch in config.milestones]
+    start = warmup_steps if config.origin == "warmup" else 0.0
 
+    def poly(p: float) -> float:
+        return config.end_lr + (lr - config.end_lr) * (1 - p) ** config.power
 
-def schedule_of(config: Config, plan: Plan) -> Callable[[int], float]:
-    """lr as a function of the step, with the numbers of ``config``."""
-    schedule = config.schedule
+    def cosine(p: float) -> float:
+        return config.end_lr + (lr - config.end_lr) * ((1 + math.cos(math.pi * p)) / 2)
 
-    def lr(step: int) -> float:
-        return learning_rate(
-            step,
-            base=config.optimizer.lr,
-            steps=plan.steps,
-            warmup_steps=schedule.warmup_epochs * plan.steps_per_epoch,
-            power=schedule.power,
-            from_warmup=schedule.origin == "warmup",
-            decay=schedule.decay,
-            end=schedule.end_lr,
-            warmup_from=schedule.warmup_lr,
-            milestones=[epoch * plan.steps_per_epoch for epoch in schedule.milestones],
-            factor=schedule.factor,
-        )
+    def learning_rate(step: int) -> float:
+        if step < warmup_steps:
+            return config.warmup_lr + (lr - config.warmup_lr) * min((step + 1) / warmup_steps, 1.0)
+        if config.decay == "step":
+            return lr * config.factor ** sum(step >= milestone for milestone in milestones)
+        p = (step - start) / (plan.steps - start)
+        return poly(p) if config.decay == "poly" else cosine(p)
 
-    return lr
+    return learning_rate

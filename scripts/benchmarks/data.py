@@ -17,14 +17,16 @@ from torchvision import datasets, transforms
 from tqdm import tqdm
 
 from scripts import pack
-from scripts.benchmarks.keep import spread, write
+from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.training import settings
-from train import config
-from train.data import open_data
-from train.data.decode import draw, training_image
+from train.config.schema import Config
+from train.data import augment, imagenet
+from train.data.decode import training_image
+from train.data.kinds import open_data
 from train.data.sources import Source, open_sources
 from train.data.stream import worker_pool
-from train.world import World
+from train.plan import Plan
+from train.processes.world import World
 
 IMAGES, BATCH, WORKERS = 1536, 64, 2
 WIDTH, HEIGHT, QUALITY = 500, 375, 90  # ImageNet's most frequent size; files come to its mean of some 110 kB
@@ -146,18 +148,25 @@ def reference(root: Path, crop: str) -> Epoch:
 def ours(root: Path, crop: str) -> Epoch:
     chosen = chosen_for(root, crop)
     data = open_data(chosen.data)
-    plan = config.Plan(BATCH, BATCH, 1, 1, data.train_images, 1)
-    loader = data.make_loader(plan, 0, World())
-    # what follows is the device's work
-    loader._normalise = lambda images, labels, flip: (images, labels)  # type: ignore[attr-defined]
+    plan = Plan(BATCH, BATCH, 1, 1, data.train_images, 1)
+    # what follows a worker's batch is the device's work, which the meta device does in no time
+    loader = data.make_loader(MetaPlace(), 0)
     epochs = iter(range(1_000))
-    return lambda: consume(loader.train(next(epochs), 0))
+    return lambda: consume(loader.training_batches(plan, next(epochs), 0))
+
+
+class MetaPlace(World):
+    """A process whose device computes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = torch.device("meta")
 
 
 def bare(root: Path, crop: str) -> Epoch:
     """The function that a worker calls for each image, in as many processes, whose images go nowhere."""
     chosen = chosen_for(root, crop).data
-    assert isinstance(chosen, config.ImageNetConfig)
+    assert isinstance(chosen, imagenet.Config)
     source, _ = open_sources(root)
     epochs, pool = iter(range(1_000)), worker_pool(WORKERS)
 
@@ -170,13 +179,14 @@ def bare(root: Path, crop: str) -> Epoch:
     return epoch
 
 
-def cut_all(source: Source, indices: range, chosen: config.ImageNetConfig, epoch: int) -> None:
-    drawn = draw(chosen, 0, epoch, np.array(indices))
-    for i, mine in zip(indices, drawn, strict=True):
-        training_image(source, i, chosen, mine)
+def cut_all(source: Source, indices: range, chosen: imagenet.Config, epoch: int) -> None:
+    crop = chosen.crop(epoch)
+    numbers = augment.random_numbers(crop, 0, epoch, np.array(indices))
+    for i, mine in zip(indices, numbers, strict=True):
+        training_image(source, i, crop, mine)
 
 
-def chosen_for(root: Path, crop: str) -> config.Config:
+def chosen_for(root: Path, crop: str) -> Config:
     return settings(f"data.root={root}", f"data.train_crop={crop}", f"data.workers={WORKERS}")
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.benchmarks.keep import spread, write
-from train.data import ILSVRC_2012, layouts
+from scripts.benchmarks.figures import spread, write
+from train.data.dataset import ILSVRC_2012
 from train.data.index import FOLDER
+from train.data.layouts import archives
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -46,19 +47,19 @@ def measure(rounds: int) -> None:
         root = Path(folder)
         train, val, classes = ILSVRC_2012
         wnids = [f"n{i:08d}" for i in range(classes)]
-        with open(root / layouts.TRAIN_TAR, "wb") as file:
+        with open(root / archives.TRAIN_TAR, "wb") as file:
             for label, wnid in enumerate(wnids):
                 names = [f"{wnid}_{i}.JPEG" for i in range(train // classes + (label < train % classes))]
                 inner = archive(names)
                 file.write(header(f"{wnid}.tar", len(inner)) + inner)
             file.write(bytes(2 * BLOCK))
-        (root / layouts.VAL_TAR).write_bytes(archive([f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, val + 1)]))
+        (root / archives.VAL_TAR).write_bytes(archive([f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, val + 1)]))
         synsets = np.zeros(classes, dtype=[("ILSVRC2012_ID", object), ("WNID", object)])
         synsets[:] = list(enumerate(wnids, 1))
         meta = io.BytesIO()
         scipy.io.savemat(meta, {"synsets": synsets})
         truth = "".join(f"{1 + i % classes}\n" for i in range(val)).encode()
-        with tarfile.open(root / layouts.DEVKIT, "w:gz") as tar:
+        with tarfile.open(root / archives.DEVKIT, "w:gz") as tar:
             for name, content in (("meta.mat", meta.getvalue()), ("ILSVRC2012_validation_ground_truth.txt", truth)):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)

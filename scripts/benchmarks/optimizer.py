@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lars import LARS
-from scripts.benchmarks.keep import spread, write
+from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.traffic import Traffic
 
 

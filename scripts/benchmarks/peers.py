@@ -28,7 +28,7 @@ BATCH, SIZE = 64, 64
 def measure(rounds: int) -> None:
     """Images/s of training ResNet-50 at 64 pixels in fp32, one epoch, by 1 and 2 processes; peak memory of one."""
     from scripts.benchmarks.data import make_files
-    from scripts.benchmarks.keep import spread, write
+    from scripts.benchmarks.figures import spread, write
 
     speeds: dict[str, list[float]] = {}
     memory: dict[str, float] = {}

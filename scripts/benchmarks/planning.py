@@ -1,4 +1,4 @@
-"""The plan's model against this machine: one and two gloo processes of one core each."""
+"""The model of scripts/plan.py against this machine: one and two gloo processes of one core each."""
 
 import json
 import os
@@ -14,11 +14,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from scripts.benchmarks.keep import spread, write
-from train.config import make_plan
-from train.main import composed
-from train.planning.cost import BUCKET, cost_of, speed_of
-from train.planning.foresee import footprint_of
+from scripts.benchmarks.figures import spread, write
+from scripts.estimate.cost import BUCKET, cost_of, speed_of
+from scripts.estimate.machine import compose_machine
+from scripts.estimate.one_run import footprint_of
+from train.config.compose import compose
+from train.plan import make_plan
 
 MAIN = Path(__file__).parents[2] / "train" / "main.py"
 # ResNet-8 sums 0.3 MB for a long micro-batch, ResNet-50 on 32 pixels 94 MB for a short one
@@ -49,7 +50,7 @@ def measure(rounds: int) -> None:
     write(
         "plan",
         {
-            "what": "images/s of training on 1 and 2 gloo processes of one thread each, and the plan's prediction for "
+            "what": "images/s of training on 1 and 2 gloo processes of one thread each, and a prediction for "
             "2 from 1 and from the network measured alone",
             "network": {"hop_seconds": latency, "bytes_per_second": bandwidth},
             "cases": figures,
@@ -74,9 +75,9 @@ def images_per_second(case: list[str], processes: int, rounds: int) -> list[floa
 
 
 def prediction(case: list[str], one: float, latency: float, bandwidth: float) -> float:
-    config = composed(*settings(case, 2))
+    config = compose(*settings(case, 2))
     machine = replace(
-        config.plan,
+        compose_machine(),
         images_per_second=one,
         fixed_ms=0.0,
         machine_efficiency=1.0,
@@ -85,7 +86,7 @@ def prediction(case: list[str], one: float, latency: float, bandwidth: float) ->
     )
     net = footprint_of(config, 64, 1)
     speed = speed_of(machine, config.batch.micro, net.gmacs)
-    plan = make_plan(config, 2048, 2)
+    plan = make_plan(config.batch, config.epochs, 2048, 2)
     return cost_of(plan, 0, net.gradients, net.statistics, machine, speed).images_per_second
 
 

@@ -6,24 +6,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from scripts.benchmarks.keep import spread, write
-from train import app, config
-from train.data import open_data
-from train.main import composed
-from train.optimizer import make_optimizer
-from train.run import Run
-from train.signals import StopRequest
-from train.world import World
+from scripts.benchmarks.figures import spread, write
+from train import app
+from train.config.compose import compose
+from train.config.schema import Config
+from train.data.kinds import open_data
+from train.engine.precision import native_precision
+from train.plan import Plan, make_plan
+from train.processes.signals import StopRequest
+from train.processes.world import World
 
 
-def settings(*overrides: str) -> config.Config:
-    chosen = composed(*overrides)
-    chosen.precision = app.native_precision(World().device)
-    return chosen
+def settings(*overrides: str) -> Config:
+    return replace(compose(*overrides), precision=native_precision(World().device))
 
 
 def measure(rounds: int) -> None:
@@ -31,19 +31,21 @@ def measure(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         chosen = settings("batch=32k", f"runs_dir={folder}", "name=bench", f"epochs={rounds + 1}")
         world, data = World(), open_data(chosen.data)
-        plan = config.make_plan(chosen, data.train_images, 1)
-        run = Run(chosen)
-        training = app.connect(chosen, plan, data, world, StopRequest(), run, None)
-        bare = bare_epoch(chosen, plan, data.classes, list(itertools.islice(training.loader.train(0, 0), 8)))
+        plan = make_plan(chosen.batch, chosen.epochs, data.train_images, 1)
+        run = app.open_folder(chosen)
+        log = app.open_log(chosen, plan, data, run, None)
+        training = app.connect(chosen, plan, data, world, StopRequest(), run, log)
+        batches = list(itertools.islice(training.loader.training_batches(plan, 0, 0), 8))
+        bare = bare_epoch(chosen, plan, data.classes, batches)
         figures: dict[str, list[float]] = {"app": [], "bare loop": []}
         for epoch in range(1, rounds + 2):
             training.run(max_steps=epoch * plan.steps_per_epoch)
-            row = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
+            row = json.loads((run.path / "log.jsonl").read_text().splitlines()[-1])
             speed = bare()
             if epoch > 1:  # the first is for warming up
                 figures["app"].append(row["images_per_second"])
                 figures["bare loop"].append(speed)
-        training.log.close()
+        log.close(is_over=True)
     ratios = [a / b for a, b in zip(figures["app"], figures["bare loop"], strict=True)]
     print(f"\n{'':12}images/s median (min-max)")
     for name, values in figures.items():
@@ -61,18 +63,18 @@ def measure(rounds: int) -> None:
 
 
 def bare_epoch(
-    chosen: config.Config, plan: config.Plan, classes: int, batches: list[tuple[torch.Tensor, torch.Tensor]]
+    chosen: Config, plan: Plan, classes: int, batches: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> Callable[[], float]:
     world = World()
     model = app.build_model(chosen, classes, world).train()
-    optimizer = make_optimizer(model, chosen.optimizer)
-    arithmetic = app.arithmetic_of(chosen, world)
+    step = app.connect_step(chosen, plan, world, model)
+    optimizer, precision = step.optimizer, step.precision
 
     def epoch() -> float:
         began = time.perf_counter()
         for _ in range(plan.steps_per_epoch):
             for images, labels in batches:
-                with arithmetic.autocast():
+                with precision.autocast():
                     logits = model(images)
                 (F.cross_entropy(logits.float(), labels) / len(batches)).backward()
             optimizer.step()

@@ -9,9 +9,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from scripts.reporting.records import ROOT, Record, layers, main_rows
-from train.config import WITHOUT_EFFECT, flatten
-from train.log import TAGS, board_opening
+from scripts.records import ROOT, Record, layers, main_rows
+from train.config.compose import compose
+from train.keys import flatten, free_on_resume
+from train.output.board import TAGS, opening
+from train.output.run_folder import RETIRED
 
 FOLDER = ROOT / "results" / "tb"
 
@@ -33,8 +35,10 @@ def _events(record: Record) -> Iterator[Event]:
     """A record has no dates: wall time is the seconds of training, from 1970 on."""
     yield Event(file_version="brain.Event:2")
     values = flatten(OmegaConf.to_container(record.config))
+    free = free_on_resume(compose())
+    settings = {k: v for k, v in values.items() if k not in free and not k.startswith(RETIRED)}
     about = "rebuilt by `scripts/report.py` from `" + record.folder.relative_to(ROOT).as_posix() + "`"
-    for summary in board_opening({k: v for k, v in values.items() if k not in WITHOUT_EFFECT}, about):
+    for summary in opening(settings, about):
         yield Event(summary=summary)
     seconds = {}
     for row in record.rows:

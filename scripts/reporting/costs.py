@@ -1,89 +1,16 @@
-"""What the rows would take on rented machines, and how far the model behind that is from published runs."""
+"""Plots of what scripts/plan.py estimates: the time of each row, and how far the model is from published runs."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import TYPE_CHECKING
 
-from scripts.reporting import scaling
+from scripts.estimate import scaling
+from scripts.estimate.rows import hours_of_rows
 from scripts.reporting.plot import COLOURS, Plot, Rows
-from train.command_line import by_size
-from train.config import Config
-from train.data import ILSVRC_2012
-from train.errors import UserError
-from train.main import CONFIGS, MISTAKES, composed
-from train.planning import forecast
-from train.planning.cost import Cost
-from train.planning.footprint import Footprint
-from train.planning.foresee import footprint_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-MACHINES = ("a100", "h100")
-BATCHES = sorted((path.stem for path in (CONFIGS / "batch").glob("*.yaml")), key=by_size)
-# of plot and table
-GPUS = "plan.gpus=[1,2,4,8,16,32,64,128,256,512,1024]"
-
-
-@functools.cache
-def costs_of_rows(*overrides: str) -> list[tuple[Config, list[Cost | None]]]:
-    """Every batch that the recipe publishes on every kind of machine, and what it costs on each of ``plan.gpus``.
-
-    Raises one of ``MISTAKES`` when ``overrides`` fit none.
-    """
-    found = []
-    net: Footprint | None = None
-    refused: Exception | None = None
-    given = dict(o.partition("=")[::2] for o in overrides)
-    if given.get("data", "imagenet") != "imagenet" or "data.root" in given:
-        raise UserError("rows are planned with ILSVRC-2012's images: leave out data, or take plan.show=true for a run")
-    for machine in [given["plan"]] if "plan" in given else MACHINES:
-        for batch in [given["batch"]] if "batch" in given else BATCHES:
-            try:
-                config = composed("data=imagenet", f"batch={batch}", f"plan={machine}", *overrides)
-            except MISTAKES as error:
-                refused = refused or error
-                continue
-            # the network, and so what is summed and computed for an image, is the same in every row
-            net = net or footprint_of(config, ILSVRC_2012[2], 1)
-            found.append((config, forecast.costs(config, ILSVRC_2012[0], ILSVRC_2012[1], net)))
-    if refused and not found:
-        raise refused
-    return found
-
-
-def markdown(*overrides: str) -> str:
-    lines = ["| `batch=` | machine | GPUs | micro-batch | images/s | time | $ |", "|---|---|---|---|---|---|---|"]
-    for config, costs in costs_of_rows(*overrides):
-        for gpus, cost in zip(forecast.process_counts(config), costs, strict=True):
-            start = f"| `{config.batch.preset}` | {config.plan.machine} | {gpus:,} | "
-            if cost is None:
-                lines.append(f"{start}cannot share {config.batch.total:,} images | - | - | - |")
-                continue
-            smaller = f"{cost.micro}, smaller than the recipe's" if cost.micro < config.batch.micro else f"{cost.micro}"
-            lines.append(
-                f"{start}{smaller} | {cost.images_per_second:,.0f} | {forecast.time_of(cost)} "
-                f"| {forecast.dollars_of(cost)} |"
-            )
-    return "\n".join(lines)
-
-
-def hours_of_rows(*overrides: str) -> list[dict[str, object]]:
-    """Hours of each row on ImageNet by the number of GPUs that share its micro-batches."""
-    found: list[dict[str, object]] = []
-    for config, costs in costs_of_rows(GPUS, *overrides):
-        found += [
-            {"batch": config.batch.preset, "machine": config.plan.machine, "gpus": cost.gpus,
-             "hours": f"{cost.hours:.4g}", "dollars": "" if cost.dollars is None else f"{cost.dollars:.4g}"}
-            for cost in costs
-            if cost and cost.micro == config.batch.micro
-        ]  # fmt: skip
-    if not found:
-        raise UserError("nothing to draw: no number of plan.gpus shares the recipe's micro-batches")
-    return found
 
 
 def draw_hours(axes: Axes, rows: Rows) -> None:

@@ -7,9 +7,9 @@ import statistics
 from math import nan
 from typing import TYPE_CHECKING
 
-from scripts.experiments import MIDDLE, OPTIMIZERS
+from scripts.matrix import MIDDLE, OPTIMIZERS
+from scripts.records import by_row, on_fractals
 from scripts.reporting.plot import COLOURS, Plot, Rows
-from scripts.reporting.records import by_row, on_fractals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from scripts.experiments import OPTIMIZERS
+from scripts.matrix import OPTIMIZERS
+from scripts.records import PRESETS, on_imagenet, published
 from scripts.reporting.plot import COLOURS, Plot, Rows
-from scripts.reporting.records import PRESETS, on_imagenet, published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.reporting.records import csv_text
+from scripts.records import csv_text
 from train.errors import UserError
 
 if TYPE_CHECKING:

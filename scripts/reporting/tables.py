@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts import experiments
-from scripts.experiments import OPTIMIZERS
-from scripts.reporting import scaling
-from scripts.reporting.costs import GPUS, MACHINES, costs_of_rows
-from scripts.reporting.records import (
+from scripts import matrix
+from scripts.estimate import scaling
+from scripts.estimate.one_run import dollars_of, time_of
+from scripts.estimate.rows import GPUS, MACHINES, costs_of_rows
+from scripts.matrix import OPTIMIZERS
+from scripts.records import (
     BENCHMARKS,
     PRESETS,
     PUBLISHED_OPTIMIZER,
+    ROOT,
     Record,
     by_row,
     main_rows,
@@ -21,8 +23,7 @@ from scripts.reporting.records import (
     read,
     spread,
 )
-from train.main import composed
-from train.planning import forecast
+from train.config.compose import compose
 
 MISSING = "missing"
 
@@ -43,7 +44,7 @@ def main_table() -> str:
         number = top1[str(r.config.batch.published)] if r.is_published_row else "-"
         warmup = r.config.schedule.warmup_epochs
         lr = f"{r.config.optimizer.lr:g}"
-        at_full_size = composed(f"batch={r.preset}", f"optimizer={r.optimizer}", "data=imagenet").optimizer.lr
+        at_full_size = compose(f"batch={r.preset}", f"optimizer={r.optimizer}", "data=imagenet").optimizer.lr
         if at_full_size != r.config.optimizer.lr:
             lr = f"{at_full_size:g} ({lr} on fractals)"
         lines.append(
@@ -73,7 +74,7 @@ def imagenet_table() -> str:
 
 
 def rows_table() -> str:
-    """(a) of scripts/experiments.py: presets and optimizers, over seeds."""
+    """(a) of scripts/matrix.py: presets and optimizers, over seeds."""
     found = {(s[0].preset, s[0].optimizer): s for s in by_row(on_fractals("rows"))}
     lines = list(OVER_SEEDS)
     for preset in PRESETS:
@@ -88,9 +89,9 @@ def lr_table() -> str:
     """(b): top-1 after 30 epochs by learning rate."""
     found = {(r.preset, r.optimizer, float(r.config.optimizer.lr)): r for r in on_fractals("lr")}
     lines = ["| `batch=` | optimizer | top-1 % after 30 epochs, by lr |", "|---|---|---|"]
-    for preset, optimizer in experiments.MIDDLE:
+    for preset, optimizer in matrix.MIDDLE:
         cells = []
-        for rate in experiments.learning_rates(preset, optimizer):
+        for rate in matrix.learning_rates(preset, optimizer):
             record = found.get((preset, optimizer, rate))
             cells.append(f"{rate:g}: {MISSING if record is None else f'{record.last:.1f}' if record.result else '-'}")
         lines.append(f"| `{preset}` | {optimizer.upper()} | {', '.join(cells)} |")
@@ -102,7 +103,7 @@ def best_table() -> str:
     found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals("best"))}
     lines = list(OVER_SEEDS)
     for name in OPTIMIZERS:
-        for rate in sorted(experiments.best_lrs("32k", name)):
+        for rate in sorted(matrix.best_lrs("32k", name)):
             lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found.get((name, rate), []))} |")
     return "\n".join(lines)
 
@@ -110,8 +111,8 @@ def best_table() -> str:
 def recipes_table() -> str:
     """Top-1 of each recipe at each batch after 10 epochs, or after fewer where that was its aim."""
     lines = ["| `recipe=` | top-1 % after 10 epochs, by `batch=` |", "|---|---|"]
-    for recipe, presets in experiments.RECIPES.items():
-        folder = experiments.RECORDS / "recipes"
+    for recipe, presets in matrix.RECIPES.items():
+        folder = matrix.RECORDS / "recipes"
         cells = ", ".join(f"`{preset}` {_reached(folder / f'{recipe}-{preset}')}" for preset in presets)
         lines.append(f"| `{recipe}` | {cells} |")
     return "\n".join(lines)
@@ -120,12 +121,12 @@ def recipes_table() -> str:
 def resnet50_table() -> str:
     """Top-1 of ResNet-50 on fractals after 30 epochs."""
     lines = ["| `batch=` | top-1 % after 30 epochs |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{e.name}` | {_reached(e.record)} |" for e in experiments.resnet50())])
+    return "\n".join([*lines, *(f"| `{e.name}` | {_reached(e.record)} |" for e in matrix.resnet50())])
 
 
 def rehearsal_table() -> str:
     """Seconds by phase and peak memory of ``scripts/rehearsal.py``."""
-    folder = experiments.ROOT / "results" / "rehearsal"
+    folder = ROOT / "results" / "rehearsal"
     measured, record = json.loads((folder / "phases.json").read_text()), read(folder)
     assert record.result
     hardware = record.result["hardware"]
@@ -202,18 +203,18 @@ def plan_table() -> str:
     names = [f"8 x {m.upper()}: images/s | time | $" for m in MACHINES]
     lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(MACHINES)]
     found = {
-        (config.plan.machine, config.batch.preset): next(cost for cost in costs if cost and cost.gpus == 8)
-        for config, costs in costs_of_rows(GPUS)
+        (machine.name, config.batch.preset): next(cost for cost in costs if cost and cost.gpus == 8)
+        for config, machine, costs in costs_of_rows(GPUS)
     }
     for preset in PRESETS:
         costs = [found[machine, preset] for machine in MACHINES]
-        cells = [f"{c.images_per_second:,.0f} | {forecast.time_of(c)} | {forecast.dollars_of(c)}" for c in costs]
+        cells = [f"{c.images_per_second:,.0f} | {time_of(c)} | {dollars_of(c)}" for c in costs]
         lines.append(f"| `{preset}` | {costs[0].micro} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def scaling_table() -> str:
-    """Published images/s and the plan's model, which starts from some of them."""
+    """Published images/s and the model of scripts/plan.py, which starts from some of them."""
     lines = [
         "| who | GPU, precision | GPUs | images a GPU | published images/s | predicted | off by |",
         "|---|---|---|---|---|---|---|",

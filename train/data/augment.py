@@ -1,15 +1,28 @@
-"""How images are cut out and mirrored: for training a function of (seed, epoch, image index)."""
+"""How images are cropped and mirrored: in training a function of (seed, epoch, image index)."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from train.data.order import CROP, FLIP, below, uniform
+from train.data.randomness import CROP, FLIP, below, uniform
 
 BILINEAR = Image.Resampling.BILINEAR
 Box = tuple[int, int, int, int]  # left, upper, right, lower
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How images become ``size`` x ``size`` pixels: the values of ``configs/data/imagenet.yaml``."""
+
+    size: int
+    resize: int
+    train_crop: str  # "minimal" or "scale_and_aspect"
+    min_area: float
+    eval_resize: str  # "square" or "shorter"
 
 
 def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
@@ -17,10 +30,17 @@ def flips(seed: int, epoch: int, indices: ArrayLike) -> NDArray[np.bool_]:
     return uniform(FLIP, seed, epoch, indices) < 0.5
 
 
+def random_numbers(crop: Crop, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[Any]:
+    """What places the training crop of each image: ``corners`` or ``tries``, with the images as first dimension."""
+    if crop.train_crop == "minimal":
+        return corners(crop.resize, crop.size, seed, epoch, indices)
+    return tries(seed, epoch, indices)
+
+
 def corners(resize: int, size: int, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
     """Left and upper edge, N,2, of a random square of ``size`` in each image resized to ``resize`` x ``resize``.
 
-    The paper's minimal augmentation (arXiv 1708.03888, section 6), with the flip that happens on the device.
+    With a flip it is the paper's minimal augmentation (arXiv 1708.03888, section 6).
     """
     return below(resize - size + 1, CROP, seed, epoch, indices[:, None], np.arange(2))
 
@@ -31,9 +51,9 @@ def tries(seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.float
 
 
 def scale_and_aspect_box(width: int, height: int, tries: NDArray[np.float64], min_area: float) -> Box:
-    """A random rectangle, area ``min_area``-1, aspect 3/4-4/3 (Szegedy et al. 2015), to be resized to a square.
+    """A random rectangle of area ``min_area`` to 1 and aspect 3/4 to 4/3 (Szegedy et al. 2015).
 
-    As torchvision's RandomResizedCrop: ten tries, then the largest central one.
+    As in torchvision's RandomResizedCrop: ten ``tries``, then the largest central rectangle.
     """
     for area, aspect, x, y in tries.tolist():
         target = width * height * (min_area + (1 - min_area) * area)

@@ -1,4 +1,4 @@
-"""From a file's bytes to an image of the size that the network takes: the one place that knows of image formats."""
+"""From a file's bytes to an image of the network's input size: the only file that knows image formats."""
 
 from __future__ import annotations
 
@@ -13,62 +13,58 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from train.config import ImageNetConfig
 from train.data import augment
 from train.data.sources import Source
 from train.errors import UserError
 
 Pixels = NDArray[np.uint8]  # H,W,3
 
-# what simplejpeg turns into RGB bit for bit as Pillow does; CMYK is Pillow's own
+# colour spaces that simplejpeg converts to RGB bit for bit as Pillow does; it does not convert CMYK
 PLAIN = ("Gray", "RGB", "YCbCr")
 
 
-def draw(config: ImageNetConfig, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[Any]:
-    """For each image the numbers that ``training_image`` cuts it out by."""
-    if config.train_crop == "minimal":
-        return augment.corners(config.resize, config.size, seed, epoch, indices)
-    return augment.tries(seed, epoch, indices)
+def training_image(source: Source, index: int, crop: augment.Crop, numbers: NDArray[Any]) -> tuple[Pixels, bool]:
+    """The training crop that ``numbers`` place, size,size,3, and whether the file is plain JPEG.
 
-
-def training_image(source: Source, index: int, config: ImageNetConfig, drawn: NDArray[Any]) -> tuple[Pixels, bool]:
-    """The cut of the image that was ``drawn``, size,size,3, and whether the file is plain JPEG.
-
-    simplejpeg (libjpeg-turbo) decodes and torch resizes, which differs from Pillow by 1 of 255 at most. A plain JPEG
-    whose cut is at least 2, 4 or 8 times the size wanted is decoded at that fraction.
+    ``numbers`` are the image's own from ``augment.random_numbers``. simplejpeg (libjpeg-turbo) decodes and torch
+    resizes, which differs from Pillow by at most 1 of 255. A plain JPEG whose crop is at least 2, 4 or 8 times as large
+    as needed is decoded at that fraction.
     """
     content = source.read(index)
-    pixels, (width, height) = None, _jpeg_size(content)
-    if not width:
+    pixels: Pixels | None = None
+    width, height = _plain_jpeg_size(content)
+    is_plain = width > 0
+    if not is_plain:
         pixels = np.array(_by_pillow(content, source, index))
         height, width = pixels.shape[:2]
-    minimal = config.train_crop == "minimal"
-    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, drawn, config.min_area)
-    side = config.resize if minimal else config.size
-    plain = pixels is None
-    if pixels is None:
+    minimal = crop.train_crop == "minimal"
+    box = (0, 0, width, height) if minimal else augment.scale_and_aspect_box(width, height, numbers, crop.min_area)
+    side = crop.resize if minimal else crop.size
+    if is_plain:
         shorter = min(box[2] - box[0], box[3] - box[1])
-        pixels = _jpeg(content, width, height, next((d for d in (8, 4, 2) if shorter >= d * side), 1))
+        divisor = next((d for d in (8, 4, 2) if shorter >= d * side), 1)
+        pixels = _by_simplejpeg(content, width, height, divisor)
     if pixels is None:
-        plain, pixels = False, np.array(_by_pillow(content, source, index))
-    cut = resized(pixels, _scaled(box, pixels.shape[1] / width, pixels.shape[0] / height), side)
+        # its header is a plain JPEG's, but not its content
+        is_plain = False
+        pixels = np.array(_by_pillow(content, source, index))
+    square = resized(pixels, _scaled(box, pixels.shape[1] / width, pixels.shape[0] / height), side)
     if minimal:
-        left, upper = drawn.tolist()
-        cut = cut[upper : upper + config.size, left : left + config.size]
-    return cut, plain
+        left, upper = numbers.tolist()
+        square = square[upper : upper + crop.size, left : left + crop.size]
+    return square, is_plain
 
 
-def evaluation_image(source: Source, index: int, config: ImageNetConfig) -> Pixels:
+def evaluation_image(source: Source, index: int, crop: augment.Crop) -> Pixels:
     """The central crop of the image, by Pillow, pixel for pixel torchvision's reference."""
     image = decode(source, index)
-    square = config.eval_resize == "square"
-    return np.asarray(augment.central_crop(image, config.resize, config.size, square=square))
+    return np.asarray(augment.central_crop(image, crop.resize, crop.size, square=crop.eval_resize == "square"))
 
 
 def decode(source: Source, index: int) -> Image.Image:
-    """The image as RGB, of its own size, by Pillow; raises UserError naming the file when it cannot be decoded.
+    """The image as RGB in its own size, by Pillow; raises UserError naming the file when it cannot be decoded.
 
-    As torchvision's ImageFolder does: CMYK and grey are converted, EXIF rotation is ignored.
+    As in torchvision's ImageFolder, CMYK and grey are converted and EXIF rotation is ignored.
     """
     return _by_pillow(source.read(index), source, index)
 
@@ -76,16 +72,16 @@ def decode(source: Source, index: int) -> Image.Image:
 def _by_pillow(content: bytes, source: Source, index: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # broken EXIF blocks are common in ImageNet and say nothing about the pixels
+            # broken EXIF blocks are common in ImageNet and do not affect the pixels
             warnings.simplefilter("ignore")
             return Image.open(BytesIO(content)).convert("RGB")
     except Exception as error:
-        # damaged files make Pillow raise whatever its decoders trip over
+        # On damaged files Pillow raises whatever its decoders raise.
         why = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            # whose own text is the address of a buffer
-            why = "no image, or none of a known format"
-        raise UserError(f"cannot decode {source.name(index)}: {why}: mend or remove the file") from error
+            # its own text is the address of a buffer
+            why = "not an image of a known format"
+        raise UserError(f"cannot decode {source.name(index)}: {why}: repair or remove the file") from error
 
 
 def resized(pixels: Pixels, box: augment.Box, side: int) -> Pixels:
@@ -99,8 +95,8 @@ def resized(pixels: Pixels, box: augment.Box, side: int) -> Pixels:
     return F.interpolate(image, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Width and height of a plain JPEG from its header; 0, 0 for what only Pillow can read."""
+def _plain_jpeg_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a plain JPEG, from its header; 0, 0 for a file that only Pillow can read."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
@@ -110,8 +106,8 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
     return (width, height) if colours in PLAIN and width * height <= limit else (0, 0)
 
 
-def _jpeg(content: bytes, width: int, height: int, divisor: int) -> Pixels | None:
-    """The pixels of a plain JPEG, its sides divided by 1, 2, 4 or 8; None for what only Pillow can tell."""
+def _by_simplejpeg(content: bytes, width: int, height: int, divisor: int) -> Pixels | None:
+    """The pixels of a plain JPEG, its sides divided by 1, 2, 4 or 8; None when it cannot be decoded."""
     try:
         return simplejpeg.decode_jpeg(content, min_width=-(-width // divisor), min_height=-(-height // divisor))
     except ValueError:

@@ -1,7 +1,7 @@
-"""Where every image of a data set lies: listed once, kept as arrays on disk, mapped by every process that reads them.
+"""Where every image of a data set is: listed once, kept as arrays on disk, mapped into memory by every process.
 
-An index holds, for each split, 20 bytes an image and its name. For ImageNet that is 52 MB, half of it names, of which a
-process touches what it reads, and all processes of a machine share the memory.
+An index holds 20 bytes and a name for each image: 52 MB for ImageNet, half of it names. A process loads the pages that
+it reads, and all processes of a machine share them.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from train.data.cache import made_once, user_cache
-from train.data.layouts import PACK, Layout, Part, recognise
+from train.data.layouts.layout import PACK, Layout, Part
+from train.data.layouts.recognise import recognise
 from train.errors import UserError
 
 VERSION = 2  # of the files below: another number makes other files
 SPLITS = ("train", "val")
-NAMES = 32  # digits of a fingerprint that stand for names and labels
+NAMES = 32  # digits of a fingerprint that identify names and labels
 PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("container", "<i4")])
 FOLDER = ".lars-imagenet-index"
 
 
 class Index:
-    """One split of a data set, its images sorted by class and then by file name without ending.
+    """One split of a data set, its images sorted by class and then by file name without extension.
 
-    ``places`` are N rows of offset, size, label and container; ``classes`` and ``containers`` what the last two
-    count. Pickled as a path: the arrays are mapped where they are used.
+    ``places`` has N rows of offset, size, label and container; the last two are indices into ``classes`` and
+    ``containers``. It is pickled as a path, and the arrays are mapped where they are used.
     """
 
     def __init__(self, folder: Path, root: Path, split: str) -> None:
@@ -58,7 +59,7 @@ class Index:
 
     @property
     def layout(self) -> str:
-        """The layout's name, for people."""
+        """The layout's name, for messages."""
         return self._about["layout"]
 
     @property
@@ -75,23 +76,23 @@ class Index:
 
     @property
     def is_named(self) -> bool:
-        """Whether images have names, which order them within a class; else they are in stored order."""
+        """Whether images have names, which order them within a class; otherwise they keep their stored order."""
         return self._about["named"]
 
     @property
     def fingerprint(self) -> str:
-        """What identifies these images without reading them, in hexadecimal digits.
+        """Hexadecimal digits that identify these images without reading them.
 
-        ``NAMES`` of them for names and labels, in order; of a pack, after a dash, 16 more for how it was made.
+        The first ``NAMES`` are of names and labels, in order. A pack's end in a dash and 16 more, of how it was made.
         """
         return self._about["fingerprints"][self.split]
 
 
 def open_index(root: Path) -> tuple[Index, Index]:
-    """The training and validation index of ``root``, made now if what it was made from has changed.
+    """The training and validation index of ``root``, made now if there is none or its files have changed.
 
-    Kept in the root, or in the user's cache where the root is read-only. Raises UserError for a root that is none of
-    the known layouts, is damaged, or whose splits have different classes.
+    It is kept in the root, or in the user's cache where the root is read-only. Raises UserError for a root of no known
+    layout, a damaged one, or one whose splits have different classes.
     """
     layout = recognise(root)
     key = _key(root, layout)
@@ -104,7 +105,7 @@ def open_index(root: Path) -> tuple[Index, Index]:
 
 
 def _made_in(places: list[Path], key: str, make: Callable[[Path], None]) -> Path:
-    """``key`` in the first of ``places`` that can be written, those of other keys removed."""
+    """Make ``key`` in the first of ``places`` that can be written, and remove the other keys there."""
     for place in places:
         try:
             made_once(place / key, make)
@@ -131,7 +132,7 @@ def _build(folder: Path, root: Path, layout: Layout) -> None:
     scale = layout.unit == "B"
     bar = tqdm(total=layout.total, unit=layout.unit, unit_scale=scale, desc=f"index of {root}", delay=1, leave=False)
     with bar:
-        splits = layout.list(bar.update)
+        splits = layout.list_images(bar.update)
     classes = _classes(root, *splits)
     about: dict[str, Any] = {
         "layout": layout.name, "access": layout.access, "classes": classes, "named": True,
@@ -180,7 +181,7 @@ def _sorted(parts: Sequence[Part], classes: list[str]) -> tuple[NDArray[np.void]
 
 
 def stem(name: bytes) -> bytes:
-    """A file's name without its ending."""
+    """A file's name without its extension."""
     return os.path.splitext(name)[0]
 
 
@@ -191,6 +192,6 @@ def _fingerprint(root: Path, places: NDArray[np.void], names: NDArray[np.bytes_]
     if not names.all():
         digest.update(np.ascontiguousarray(places["size"]).tobytes())
     fingerprint = digest.hexdigest()[:NAMES]
-    if (pack := root / PACK).exists():  # the same names, but other pixels
+    if (pack := root / PACK).exists():  # the same names as its originals, but other pixels
         fingerprint += f"-{hashlib.sha256(pack.read_bytes()).hexdigest()[:16]}"
     return fingerprint

@@ -11,52 +11,61 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.config import DataConfig, Plan
-from train.data.order import epoch_order
-from train.step import MicroBatch
-from train.world import World
+from train.data.randomness import epoch_order
+from train.plan import Plan
 
-# images of one forward pass in evaluation; no result depends on it. A worker decodes them one after the other, so that
-# with many more the last workers would be waited for
+MicroBatch = tuple[Tensor, Tensor]  # images N,3,H,W float32 normalised, labels N int64; both on the device
+
+# Images of one forward pass in evaluation; no result depends on it. A worker decodes them one after the other, so with
+# many more an evaluation would wait for its last workers.
 EVAL_BATCH = 64
 
 
+class Place(Protocol):
+    """Which of several processes a loader serves."""
+
+    rank: int  # among all ``size`` processes
+    size: int
+    local_size: int  # processes on this machine
+    device: torch.device
+
+
 class Loader(Protocol):
-    """What the loop takes its batches from; images are float32 on the device, normalised, channels last."""
+    """The batches of one process; images are float32 on the device, normalised, channels last."""
 
-    def train(self, epoch: int, first_step: int) -> Iterator[MicroBatch]:
-        """This rank's micro-batches of ``epoch``, from its ``first_step`` on, to the epoch's end."""
+    def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
+        """This rank's micro-batches of ``epoch`` from its ``first_step`` to its end."""
 
-    def validation(self) -> Iterator[MicroBatch]:
-        """This rank's share of the validation images; every rank has as many batches, some empty."""
+    def validation_batches(self) -> Iterator[MicroBatch]:
+        """This rank's share of the validation images; every rank has equally many batches, some of them empty."""
 
     def pixels(self, images: Tensor) -> Tensor:
-        """``images`` of a batch as uint8 N,H,W,C, to be looked at."""
+        """The ``images`` of a batch as uint8 N,H,W,C, to be looked at."""
 
     def remarks(self, waited: float) -> list[str]:
-        """Lines about an epoch's images that a reader of the log should know.
+        """Lines about the images of an epoch for the reader of the log.
 
-        ``waited`` is the share of its time that the host waited for batches.
+        ``waited`` is the share of the epoch's time that the host waited for batches.
         """
 
     def close(self) -> None:
-        """Let go of worker processes."""
+        """End the worker processes."""
 
 
 class Normalise:
-    """uint8 N,H,W,C to float32 N,C,H,W, channels last, on the device; mirrored where ``flip`` says."""
+    """uint8 N,H,W,C to float32 N,C,H,W, channels last, on the device; mirrored where ``flip`` is true."""
 
-    def __init__(self, config: DataConfig, device: torch.device) -> None:
+    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         self._device = device
-        self._mean = 255 * torch.tensor(config.mean, device=device)
-        self._std = 255 * torch.tensor(config.std, device=device)
+        self._mean = 255 * torch.tensor(mean, device=device)
+        self._std = 255 * torch.tensor(std, device=device)
 
     def __call__(self, images: Tensor, labels: Tensor, flip: Tensor | None = None) -> MicroBatch:
         images = images.to(self._device, non_blocking=True)
         if flip is not None:
             flip = flip.to(self._device, non_blocking=True)
             images = torch.where(flip.view(-1, 1, 1, 1), images.flip(2), images)
-        # whole rows at a time: over three channels as the last dimension a CPU would take six times as long
+        # Whole rows at a time: with three channels as the last dimension a CPU takes six times as long.
         rows, width = images.flatten(2).float(), images.shape[2]
         rows.sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
         return rows.view(images.shape).permute(0, 3, 1, 2), labels.to(self._device, non_blocking=True)
@@ -68,7 +77,7 @@ class Normalise:
 
 
 def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
-    """The images of each of this rank's micro-batches: every step's are dealt out in one global order."""
+    """The images of each of this rank's micro-batches; all ranks' together are the epoch's order, step by step."""
     order = epoch_order(seed, epoch, plan.train_images)
     mine = plan.accumulation * plan.micro
     for step in range(first_step, plan.steps_per_epoch):
@@ -76,9 +85,14 @@ def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int)
         yield from order[start : start + mine].reshape(plan.accumulation, plan.micro)
 
 
-def shares(images: int, world: World) -> Iterator[NDArray[np.int64]]:
+def share(n: int, rank: int, size: int) -> range:
+    """The contiguous part of ``range(n)`` that ``rank`` takes; ``size`` ranks together take each number once."""
+    return range(n * rank // size, n * (rank + 1) // size)
+
+
+def validation_shares(images: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
     """This rank's validation indices in batches; the largest share sets the number of batches for all."""
-    mine = np.array(world.share(images), dtype=np.int64)
-    rounds = math.ceil(math.ceil(images / world.size) / EVAL_BATCH)
+    mine = np.array(share(images, rank, size), dtype=np.int64)
+    rounds = math.ceil(math.ceil(images / size) / EVAL_BATCH)
     for i in range(rounds):
         yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]

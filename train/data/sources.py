@@ -1,4 +1,4 @@
-"""Images by index: their bytes, read in place from folders, archives and parquet files."""
+"""The bytes of an image by its index, read in place from folders, archives and parquet files."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from train.errors import UserError
 
 
 class Reader(Protocol):
-    """One way of access: the bytes of an image, from the container's path and its place there."""
+    """One way to read images. ``place`` is as in ``layouts.Part``: what the two numbers mean is the reader's own."""
 
-    def read(self, container: str, name: str, offset: int, size: int) -> bytes: ...
+    def read(self, container: str, name: str, place: tuple[int, int]) -> bytes: ...
 
 
-class Folders:
-    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
+class FolderReader:
+    """A file for each image; ``place`` says nothing."""
+
+    def read(self, container: str, name: str, place: tuple[int, int]) -> bytes:
         with open(f"{container}/{name}", "rb", buffering=0) as file:
             return file.readall()
 
 
-class Archives:
-    """One positioned read of an open file; of a thousand shards, the last opened stay open."""
+class ArchiveReader:
+    """One positioned read of an open file, at offset and size in bytes; the archives opened last stay open."""
 
     MOST_OPEN = 128
 
     def __init__(self) -> None:
         self._open: dict[str, FileIO] = {}
 
-    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
+    def read(self, container: str, name: str, place: tuple[int, int]) -> bytes:
+        offset, size = place
         file = self._open.get(container)
         if file is None:
             if len(self._open) >= self.MOST_OPEN:
@@ -47,33 +50,34 @@ class Archives:
         return content
 
 
-class Parquet:
-    """A row group at a time, as the format has it; the last one is kept."""
+class ParquetReader:
+    """A row group at a time, as the format has it, and a row of it; the last group is kept."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] | None = None
         self._images: Any = None
 
-    def read(self, container: str, name: str, offset: int, size: int) -> bytes:
-        if self._last != (container, offset):
+    def read(self, container: str, name: str, place: tuple[int, int]) -> bytes:
+        group, row = place
+        if self._last != (container, group):
             import pyarrow
             import pyarrow.parquet as parquet
 
             try:
                 with parquet.ParquetFile(container) as file:
-                    group = file.read_row_group(offset, columns=["image.bytes"])
+                    table = file.read_row_group(group, columns=["image.bytes"])
             except pyarrow.ArrowException as error:
                 raise OSError(str(error)) from error
-            self._images = group["image"].combine_chunks().field("bytes")
-            self._last = container, offset
-        return self._images[size].as_py()
+            self._images = table["image"].combine_chunks().field("bytes")
+            self._last = container, group
+        return self._images[row].as_py()
 
 
-READERS: dict[str, type[Reader]] = {"folder": Folders, "archive": Archives, "parquet": Parquet}
+READERS: dict[str, type[Reader]] = {"folder": FolderReader, "archive": ArchiveReader, "parquet": ParquetReader}
 
 
 class Source:
-    """One split of a data set: classes, labels, every image's bytes. Each process that reads opens its own files."""
+    """One split of a data set: its classes, labels and every image's bytes. Each process opens its own files."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
@@ -100,7 +104,7 @@ class Source:
         return self.index.places["label"][indices].astype(np.int64)
 
     def name(self, index: int) -> str:
-        """Where the image is, for people: its path, or the archive's and its name in there."""
+        """Where the image is, for a message: its path, or its name and the path of its archive."""
         place = self.index.places[index]
         container = self._containers[place["container"]]
         name = os.fsdecode(self.index.names[index])
@@ -114,9 +118,9 @@ class Source:
         offset, size, _, container = self.index.places[index].item()
         name = os.fsdecode(self.index.names[index]) if self.index.access == "folder" else ""
         try:
-            return self._reader.read(self._containers[container], name, offset, size)
+            return self._reader.read(self._containers[container], name, (offset, size))
         except OSError as error:
-            why = " ".join((error.strerror or str(error)).split())  # pyarrow says it in several lines
+            why = " ".join((error.strerror or str(error)).split())  # pyarrow's messages have several lines
             raise UserError(f"cannot read {self.name(index)}: {why}") from error
 
 

@@ -1,0 +1,144 @@
+"""The committed records under ``results``: ended runs on fractals and on ImageNet, and what others published."""
+
+import csv
+import io
+import itertools
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from train.data.fractals import FINGERPRINTS
+
+ROOT = Path(__file__).parents[1]
+FRACTALS = ROOT / "results" / "fractals"
+IMAGENET = ROOT / "results" / "imagenet"
+BENCHMARKS = ROOT / "results" / "benchmarks"
+OTHERS = ROOT / "results" / "published"
+
+FILES = ("config.yaml", "log.jsonl", "result.json")  # of the folder of a finished run, which make its record
+
+PRESETS = {"256": 256, "8k": 8192, "16k": 16384, "32k": 32768}  # and their images a step, as published
+PUBLISHED_OPTIMIZER = {"256": "sgd", "8k": "lars", "16k": "lars", "32k": "lars"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One ended run: its composed configuration, its rows, and its result, None when it diverged."""
+
+    folder: Path
+    config: Any
+    rows: list[dict[str, float]]
+    result: dict[str, Any] | None
+
+    @property
+    def preset(self) -> str:
+        return str(self.config.batch.preset)
+
+    @property
+    def optimizer(self) -> str:
+        return str(self.config.optimizer.name)
+
+    @property
+    def is_published_row(self) -> bool:
+        return PUBLISHED_OPTIMIZER[self.preset] == self.optimizer
+
+    @property
+    def policy(self) -> str:
+        return "LARS + poly(2)" if self.optimizer == "lars" else "SGD, poly(2)"
+
+    @property
+    def last(self) -> float:
+        """Top-1 after the last epoch, in percent."""
+        assert self.result is not None
+        return float(self.result["last_top1"])
+
+    @property
+    def best(self) -> float:
+        assert self.result is not None
+        return float(self.result["best_top1"])
+
+
+def read(folder: Path) -> Record:
+    result = folder / "result.json"
+    return Record(
+        folder,
+        OmegaConf.load(folder / "config.yaml"),
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
+        json.loads(result.read_text()) if result.exists() else None,
+    )
+
+
+def file_run(run: Path, record: Path) -> None:
+    """Copy what makes a record of ``run``, finished or diverged, into the folder ``record``."""
+    record.mkdir(parents=True, exist_ok=True)
+    for name in (*FILES, "diverged", "layers.csv"):
+        if (run / name).exists():
+            shutil.copy(run / name, record / name)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """The text of a CSV file with a column for each key; nothing when there are no rows."""
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def on_fractals(experiment: str) -> list[Record]:
+    """The ended runs of ``experiment`` on the published pixels, presets in order and the published optimizer first."""
+    found = []
+    for path in sorted((FRACTALS / experiment).glob("*/config.yaml")):
+        record = read(path.parent)
+        if record.result and record.result["data_fingerprint"] not in FINGERPRINTS.values():
+            print(f"left out {record.folder.name}: its images are not those of the other records", file=sys.stderr)
+            continue
+        found.append(record)
+    return sorted(found, key=lambda r: (list(PRESETS).index(r.preset), not r.is_published_row, r.folder.name))
+
+
+def on_imagenet(preset: str, optimizer: str) -> list[Record]:
+    return [read(path.parent) for path in sorted(IMAGENET.glob(f"{preset}-{optimizer}-seed*/result.json"))]
+
+
+def by_row(records: list[Record]) -> list[list[Record]]:
+    """The seeds of each preset, optimizer and lr together; ``records`` are in order."""
+
+    def row(r: Record) -> tuple[str, str, float]:
+        return r.preset, r.optimizer, float(r.config.optimizer.lr)
+
+    return [list(group) for _, group in itertools.groupby(records, key=row)]
+
+
+def main_rows() -> list[list[Record]]:
+    """The seeds of each row of the README's table: the published rows, and SGD at the largest batch."""
+    return by_row([r for r in on_fractals("rows") if r.is_published_row or r.preset == "32k"])
+
+
+def published(name: str) -> list[dict[str, str]]:
+    with open(OTHERS / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def layers(folder: Path) -> list[dict[str, str]]:
+    """A record's norms and ratios of layers, in the order of the network; none where none were logged."""
+    path = folder / "layers.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean

@@ -1,0 +1,74 @@
+"""Composes YAML files and overrides to one checked ``Config``."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from train import model, optimizer
+from train.config import resolvers
+from train.config.overrides import GROUPS, spell
+from train.config.schema import Config
+from train.data import kinds
+from train.errors import UserError
+from train.keys import free_on_resume, leaves
+
+# beside the package in a checkout, inside it in a wheel
+PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
+CONFIGS = next(place for place in PLACES if place.is_dir())
+
+# the parts whose keys depend on the choice that was made of them, which ``name`` tells
+PARTS = {"data": kinds.config_class, "model": model.config_class, "optimizer": optimizer.config_class}
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration that the app would run with these ``overrides``, for other programs."""
+    resolvers.register()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = typed(hydra.compose("config", overrides=spell(overrides, under_torchrun=False)))
+    config.check()
+    return config
+
+
+def typed(composed: DictConfig) -> Config:
+    """What Hydra composed, as a ``Config``; raises UserError or OmegaConf's errors for a key that is wrong."""
+    schema = OmegaConf.structured(Config)
+    for part, config_class in PARTS.items():
+        name = OmegaConf.select(composed, f"{part}.name")
+        if name is None:
+            raise UserError(f"{part}.name has no value: give {part}=...")
+        schema[part] = OmegaConf.structured(config_class(str(name)))
+    # merged before it is resolved, so that a value of a wrong type is reported under its own key
+    merged = OmegaConf.merge(schema, composed)
+    if missing := sorted(OmegaConf.missing_keys(merged)):
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
+    return cast(Config, OmegaConf.to_object(merged))
+
+
+def default_name(config: Config, overrides: Sequence[str]) -> str:
+    """The name of a run's folder: what runs, without a clock, so that it is the same on every rank.
+
+    It names each override that changes the result. Hydra must be initialised.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = {leaf.name: leaf.value for leaf in leaves(config)}
+    name = f"{config.data.name}-{config.model.name}-{config.batch.preset}"
+    # the default recipe is the optimizer's own
+    name += f"-{config.recipe.name}" if config.recipe.name != "torchlars" else ""
+    name += f"-{config.optimizer.name}-seed{config.seed}"
+    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS, "seed"} - free_on_resume(config)):
+        # An override that only repeats the default changes nothing, which shows when it is left out.
+        others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
+        try:
+            default = {leaf.name: leaf.value for leaf in leaves(typed(hydra.compose("config", overrides=others)))}
+        except OmegaConfBaseException:
+            # without the override there is no configuration: the recipe publishes no value in its place
+            default = {}
+        if key in values and values[key] != default.get(key):
+            name += f"-{key}={values[key]}"
+    return re.sub(r"[\s/\\]+", "_", name)

@@ -1,0 +1,98 @@
+"""Turns what Hydra, OmegaConf or our own checks refuse into one line that names the value and the fix."""
+
+import difflib
+import os
+import re
+import time
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
+
+from train.config.compose import CONFIGS, PARTS
+from train.config.overrides import GROUPS
+from train.errors import UserError, print_error
+from train.keys import flatten
+
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+
+
+def refuse(error: Exception) -> int:
+    """Print what is wrong with the configuration, once for all ranks, which compose the same; the exit code."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        # rank 0 gets the time to print it before torchrun ends all
+        time.sleep(2)
+        return UserError.exit_code
+    return print_error(UserError(explain(error)))
+
+
+def explain(error: BaseException) -> str:
+    """What was refused and how to fix it, in one line."""
+    chain = [error]
+    while (deeper := chain[-1].__cause__ or chain[-1].__context__) is not None and deeper not in chain:
+        chain.append(deeper)
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    for cause in chain:
+        if isinstance(cause, MissingConfigException) and cause.options is not None:
+            return _unknown_choice(cause)
+    for cause in chain:
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
+            return _unknown_key(str(cause.full_key))
+    innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
+    text = str(innermost or error)
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        text = f"{error.full_key}: {text}"
+    if error.__cause__ is not None and innermost is None:
+        text += f": {error.__cause__}"
+    text = re.sub(r"\n\s*(object_type=|reference_type=|full_key: )\S*", "", text)
+    text = text.replace("a ListConfig, list or tuple", "a list, such as [1,2]")
+    return " ".join(text.split())
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = "|".join(sorted(error.options or (), key=by_size))
+    line = f"{group}={choice} does not exist: choose {group}={options}"
+    return line + (", or give a size of your own by batch.total=N (with optimizer.lr=X)" if group == "batch" else "")
+
+
+def _unknown_key(key: str) -> str:
+    known = known_keys()
+    if choices := known.get(key):
+        return (
+            f"'{key}' is a key of {choices}, and another {key.partition('.')[0]}= was chosen: choose that one, "
+            "or leave out the key, or the recipe= that sets it"
+        )
+    # also by the last part alone, and groups
+    places = {k.rpartition(".")[2]: k for k in reversed(known)} | {k: k for k in (*known, *GROUPS) if k != key}
+    near = difflib.get_close_matches(key, list(places), n=1, cutoff=0.5)
+    return f"there is no key '{key}'" + (
+        f": did you mean '{places[near[0]]}'?" if near else ": see --cfg job for those there are"
+    )
+
+
+def known_keys() -> dict[str, str]:
+    """Every key in ``configs/``, and the choices that have it, such as ``optimizer=lars|sgd``; "" for a key of all."""
+    root = flatten(OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml")))  # type: ignore[arg-type]
+    keys = dict.fromkeys((key for key in root if not key.startswith(("defaults", "hydra"))), "")
+    keys |= {"batch.preset": "", "batch.published": ""}
+    for part in PARTS:
+        choices: dict[str, list[str]] = {}
+        for path in sorted((CONFIGS / part).glob("*.yaml")):
+            for key in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
+                choices.setdefault(key, []).append(path.stem)
+        choices.pop("defaults", None)
+        keys |= {f"{part}.{key}": f"{part}={'|'.join(names)}" for key, names in choices.items()}
+    return keys
+
+
+def by_size(preset: str) -> tuple[float, str]:
+    number = re.fullmatch(r"(\d+)(k?)", preset)
+    return (int(number[1]) * (1024 if number[2] else 1) if number else 0.0, preset)

@@ -1,0 +1,77 @@
+"""The configuration of a run: every key with its type, its bounds, and whether a resumed run may change it.
+
+The keys of a part (data, model, optimizer, schedule, batch) stand beside the part. The values, their units and their
+sources are in ``configs/``. A key that is declared nowhere is an error.
+"""
+
+from dataclasses import dataclass
+
+from train.data.dataset import DataConfig
+from train.errors import UserError
+from train.keys import check_bounds, key, operational
+from train.model import ModelConfig
+from train.optimizer import OptimizerConfig
+from train.plan import BatchConfig, check_size
+from train.schedule import ScheduleConfig
+
+
+@dataclass(kw_only=True)
+class RecipeConfig:
+    name: str
+    train_crop: str = key(one_of=("minimal", "scale_and_aspect"))
+    min_area: float = key(above=0, most=1)
+    eval_resize: str = key(one_of=("square", "shorter"))
+    stride_in_1x1: bool
+
+
+@dataclass(kw_only=True)
+class LogConfig:
+    every_steps: int = operational(least=1)
+    layers_every_epochs: int = operational(least=0)
+    layers_every_steps: int = operational(least=0)
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    every_minutes: float = operational(least=0)
+    keep: int = operational(least=1)
+
+
+@dataclass(kw_only=True)
+class Config:
+    recipe: RecipeConfig
+    data: DataConfig
+    batch: BatchConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    label_smoothing: float = key(least=0, below=1)
+    ema: float = key(least=0, below=1)
+    stop_at_top1: float | None = key(above=0, most=100)
+    epochs: int = key(least=1)
+    seed: int = key(least=0, below=2**63)
+    precision: str = key(one_of=("auto", "bf16", "fp32"))
+    compile: bool
+    name: str | None = operational()
+    runs_dir: str = operational()
+    nproc: int | None = operational(least=1)
+    max_steps: int | None = operational(least=1)
+    evaluate: str | None = operational()
+    on_divergence: str = key(one_of=("stop", "restart"), free_on_resume=True)
+    timeout_minutes: float = operational(above=0)
+    mlperf_log: bool = operational()
+    profile: bool = operational()
+    log: LogConfig
+    checkpoint: CheckpointConfig
+
+    def check(self) -> None:
+        """Raise UserError, naming key and value, for the first value or combination that cannot be."""
+        check_bounds(self)
+        self.batch.check()
+        images = self.data.expected_train_images()
+        if images is not None:
+            check_size(self.batch.total, images)
+        self.data.check()
+        self.optimizer.check()
+        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
+            raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

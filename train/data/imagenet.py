@@ -1,0 +1,54 @@
+"""``data=imagenet``: ILSVRC-2012, or any images of one's own in a layout that ``train/data/layouts`` recognises."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from train.data.augment import Crop
+from train.data.dataset import ILSVRC_2012, Data, DataConfig
+from train.errors import UserError
+from train.keys import key
+
+
+@dataclass(kw_only=True)
+class Config(DataConfig):
+    resize: int
+    train_crop: str = key(one_of=("minimal", "scale_and_aspect"))
+    min_area: float = key(above=0, most=1)
+    eval_resize: str = key(one_of=("square", "shorter"))
+    on_bad_image: str = key(one_of=("stop", "skip"), free_on_resume=True)
+
+    def check(self) -> None:
+        super().check()
+        if not 32 <= self.size <= self.resize:
+            raise UserError(f"data.size={self.size} must be at least 32 and at most data.resize={self.resize}")
+
+    def crop(self, epoch: int | None) -> Crop:
+        """How images are cropped in ``epoch``, or None for an evaluation: the sizes may grow on the way."""
+        size = self.size if epoch is None else self.progressive.size(self.size, epoch)
+        resize = self.resize * size // self.size
+        return Crop(size, resize, self.train_crop, self.min_area, self.eval_resize)
+
+
+def open_data(config: Config) -> Data:
+    from train.data.index import NAMES
+    from train.data.loader import Loader, Place
+    from train.data.sources import open_sources
+    from train.data.stream import StreamLoader
+
+    if not config.root:
+        raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
+    train, val = open_sources(Path(config.root).expanduser().absolute())
+    counts = (len(train), len(val), len(train.classes))
+    remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
+    remark += f", from {train.index.layout}"
+    if counts != ILSVRC_2012:
+        remark += ": NOT ILSVRC-2012, which has {:,} and {:,} of {:,}".format(*ILSVRC_2012)
+    if not train.index.is_named:
+        remark += "; images have no names and keep the order in which they are stored"
+    # names and labels of both splits, and once, because a pack holds both, how a pack was made
+    fingerprint = train.index.fingerprint[:NAMES] + val.index.fingerprint[:NAMES] + train.index.fingerprint[NAMES:]
+
+    def make_loader(place: Place, seed: int) -> Loader:
+        return StreamLoader(train, val, config, place, seed)
+
+    return Data(train.classes, counts[0], counts[1], fingerprint, remark, make_loader)

@@ -1,0 +1,31 @@
+"""The kinds of data, found by name: ``data=NAME`` is ``configs/data/NAME.yaml`` and ``train/data/NAME.py``.
+
+That module has ``Config``, a ``DataConfig`` with the keys of the YAML file, and ``open_data(config)``, which returns a
+``Data`` and raises UserError when the images cannot be used. It imports torch only when the data are opened.
+"""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from train.data.dataset import Data, DataConfig
+from train.errors import UserError
+
+
+def config_class(name: str) -> type[DataConfig]:
+    return _module(name).Config
+
+
+def open_data(config: DataConfig) -> Data:
+    """Find the images that ``config`` describes, or make them; raises UserError when that is not possible."""
+    return _module(config.name).open_data(config)
+
+
+def _module(name: str) -> ModuleType:
+    path = f"train.data.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(path) is None:
+        raise UserError(f"data.name={name} is not a kind of data: there is no train/data/{name}.py")
+    module = importlib.import_module(path)
+    if not hasattr(module, "Config"):
+        raise UserError(f"data.name={name} is not a kind of data: train/data/{name}.py has no Config")
+    return module

@@ -1,0 +1,76 @@
+"""Images as files: a folder for each class (ImageFolder), and the tree of Kaggle's archive."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+
+from train.data.layouts.layout import IMAGE_ENDINGS, Layout, Part, Splits, Tick, entries, label_of
+from train.errors import UserError
+
+KAGGLE, KAGGLE_LABELS = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
+
+
+def image_folder(root: Path) -> Layout | None:
+    missing = [split for split in ("train", "val") if not (root / split).is_dir()]
+    if len(missing) == 2:
+        return None
+    if missing:
+        found = ", ".join(sorted(p.name for p in root.iterdir())[:5])
+        raise UserError(
+            f"data.root={root} has no folder {missing[0]} (it holds {found}): "
+            "expected train/<class>/* and val/<class>/*"
+        )
+    train, val = (_class_folders(root, split) for split in ("train", "val"))
+
+    def list_images(tick: Tick) -> Splits:
+        return [_class_folder(root, f, tick) for f in train], [_class_folder(root, f, tick) for f in val]
+
+    inputs = ["train", "val", *train, *val]
+    return Layout("ImageFolder", "folder", inputs, list_images, len(train) + len(val), "class")
+
+
+def _class_folders(root: Path, split: str) -> list[str]:
+    found = sorted(entry.name for entry in entries(root / split) if entry.is_dir())
+    if not found:
+        raise UserError(f"{root / split} has no class folders: it should hold {split}/<class>/<image>.JPEG")
+    return [f"{split}/{name}" for name in found]
+
+
+def _class_folder(root: Path, folder: str, tick: Tick) -> Part:
+    part, name = Part(folder), folder.rpartition("/")[2]
+    for entry in entries(root / folder):
+        if entry.name.lower().endswith(IMAGE_ENDINGS):
+            part.add(entry.name, name)
+    if not part.names:
+        raise UserError(f"{root / folder} has no image files ({', '.join(IMAGE_ENDINGS)}): class without images")
+    tick(1)
+    return part
+
+
+def kaggle(root: Path) -> Layout | None:
+    if not (root / KAGGLE).is_dir():
+        return None
+    labels = root / KAGGLE_LABELS
+    if not labels.is_file():
+        raise UserError(f"{root / KAGGLE / 'val'} has no labels: {labels} is missing, which Kaggle has beside ILSVRC/")
+    if not (root / KAGGLE / "train").is_dir() or not (root / KAGGLE / "val").is_dir():
+        raise UserError(f"{root / KAGGLE} must hold train/<class>/* and val/*: unpack the rest of Kaggle's archive")
+    train = _class_folders(root, f"{KAGGLE}/train")
+    val = f"{KAGGLE}/val"
+
+    def list_images(tick: Tick) -> Splits:
+        try:
+            with open(labels, newline="") as file:
+                classes = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        except (KeyError, AttributeError, IndexError, ValueError) as error:
+            raise UserError(f"{labels} has no ImageId and PredictionString in every row: download it again") from error
+        part = Part(val)
+        for entry in entries(root / val):
+            if entry.name.lower().endswith(IMAGE_ENDINGS):
+                part.add(entry.name, label_of(classes, PurePosixPath(entry.name).stem, root / val, labels))
+        tick(1)
+        return [_class_folder(root, folder, tick) for folder in train], [part]
+
+    inputs = [KAGGLE_LABELS, f"{KAGGLE}/train", val, *train]
+    return Layout("Kaggle's tree", "folder", inputs, list_images, len(train) + 1, "folder")

@@ -1,0 +1,72 @@
+"""BatchNorm's running statistics, equal to those of one process that saw every micro-batch in global order."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from train.processes.world import World
+
+
+class RunningStatistics:
+    """The running means and variances of ``model``, kept equal on every rank.
+
+    A forward pass in training updates a statistic ``r`` by ``r = (1 - m) r + m s``. Rank ``p`` of ``P`` takes
+    ``k`` consecutive micro-batches of a step's ``K = P k``, so after the step ``r`` is a sum over ranks::
+
+        r = sum_p (1 - m)^(k (P - 1 - p)) r_p      where r_p starts from the old r on rank 0 and from 0 elsewhere
+
+    That is one all-reduce of one flat tensor. ``model`` is the bare module, not DDP's.
+    """
+
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._world = world
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        momenta = {m.momentum for m in norms}
+        assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
+        self._keep = 1.0 - float(momenta.pop() or 0.0) if momenta else 1.0
+        self._statistics: list[Tensor] = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+
+    @contextmanager
+    def one_step(self, micro_batches: int) -> Iterator[None]:
+        """The forward passes of this rank's ``micro_batches`` of one step.
+
+        Afterwards the ranks' statistics are combined. If an exception leaves the context, the step is dropped and the
+        statistics are what they were before.
+        """
+        if not self._statistics:
+            yield
+            return
+        before, counts_before = _concatenated(self._statistics), _concatenated(self._counts)
+        if not self._world.is_chief:
+            torch._foreach_zero_(self._statistics)
+        try:
+            yield
+        except BaseException:
+            _copy_into(before, self._statistics)
+            _copy_into(counts_before, self._counts)
+            raise
+        self._combine(micro_batches)
+
+    def _combine(self, micro_batches: int) -> None:
+        world = self._world
+        if world.size == 1:
+            return
+        flat = _concatenated(self._statistics)
+        flat *= self._keep ** (micro_batches * (world.size - 1 - world.rank))
+        world.total(flat)
+        _copy_into(flat, self._statistics)
+        torch._foreach_add_(self._counts, micro_batches * (world.size - 1))
+
+
+def _concatenated(tensors: list[Tensor]) -> Tensor:
+    """All in one: a hundred small tensors in every step would cost a GPU more to launch than to move."""
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def _copy_into(flat: Tensor, tensors: list[Tensor]) -> None:
+    parts = flat.split([t.numel() for t in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])

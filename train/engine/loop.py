@@ -1,0 +1,333 @@
+"""The order of things in a run: steps, an evaluation, a row in the log, epoch after epoch, and where it is saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from train.data.loader import Loader, MicroBatch
+from train.engine.ema import MovingAverage
+from train.engine.evaluation import Evaluation
+from train.engine.finite import FiniteCheck
+from train.engine.logger import Logger
+from train.engine.mistakes import COUNT, Mistakes
+from train.engine.step import Step
+from train.errors import Diverged, Stopped
+from train.optimizer import LayerStatistics
+from train.plan import Plan
+
+
+class Checkpoints(Protocol):
+    """Where the chief saves the state of the run."""
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        """Save ``state`` after ``step`` steps; ``best``: as that of the best evaluation."""
+
+    def wait(self) -> None:
+        """Return when everything saved is on disk."""
+
+
+class StopRequested(Exception):
+    """A rank was asked to stop, and all ranks know it."""
+
+
+@dataclass
+class Position:
+    """Where a run is, and what it has recorded on the way. It is part of every checkpoint."""
+
+    step: int = 0  # optimizer steps taken
+    rows: int = 0  # evaluations logged
+    epoch_loss: float = 0.0  # sum of the step losses of the epoch, nats
+    epoch_seconds: float = 0.0  # spent on the steps of the epoch
+    seconds: float = 0.0  # spent on the run
+    best_top1: float = 0.0
+    last_top1: float = 0.0
+    lr_scale: float = 1.0  # below 1 after a restart
+    restarts: list[dict[str, float]] = field(
+        default_factory=list
+    )  # after a divergence: from where, to where, with what
+
+
+@dataclass
+class Training:
+    """A run whose parts are connected. ``checkpoints`` is None on a rank that is not the chief."""
+
+    model: nn.Module  # bare, not in DDP
+    average: MovingAverage | None
+    take_step: Step
+    evaluate: Evaluation  # of the average where there is one, else of the model
+    schedule: Callable[[int], float]  # the lr of a step
+    layer_statistics: Callable[[], LayerStatistics]
+    loader: Loader
+    plan: Plan
+    log: Logger
+    checkpoints: Checkpoints | None
+    stop: Callable[[], bool]  # whether this process was asked to stop
+    class_names: list[str]
+    identity: dict[str, Any]  # what a checkpoint records of its run
+    log_every_steps: int
+    layers_every_epochs: int
+    layers_every_steps: int
+    save_every_seconds: float
+    stop_at_top1: float | None  # percent
+    remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
+    after_step: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.world, self.device = self.take_step.world, self.take_step.precision.device
+        self._start_at(Position())
+
+    def _start_at(self, position: Position) -> None:
+        self.position = position
+        # added up on the device, and read where it is logged or saved
+        self._epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.device)
+        self._finite = FiniteCheck(self.model, self.device)
+        self._saved_at = time.monotonic()
+
+    # What the run has reached
+
+    def lr(self, step: int) -> float:
+        return self.position.lr_scale * self.schedule(step)
+
+    @property
+    def images(self) -> int:
+        """Images trained on since the beginning of the run."""
+        return self.position.step * self.plan.total
+
+    @property
+    def has_reached_top1(self) -> bool:
+        """Whether the last evaluation reached the top-1 at which the run is to end."""
+        return self.stop_at_top1 is not None and self.position.last_top1 >= self.stop_at_top1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.position.step >= self.plan.steps or self.has_reached_top1
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the steps since the last evaluation; None when there were none."""
+        steps = self.position.step - self.position.rows * self.plan.steps_per_epoch
+        return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+
+    # Its state
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
+        return {
+            **self.identity,
+            "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
+            "model": self.model.state_dict(),
+            "optimizer": self.take_step.optimizer.state_dict(),
+            **({"average": self.average.model.state_dict()} if self.average else {}),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.take_step.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+        self._start_at(Position(**state["position"]))
+
+    def save(self, *, best: bool = False) -> None:
+        if self.checkpoints:
+            self.checkpoints.save(self.position.step, self.state(), best=best)
+
+    def restart(self, state: dict[str, Any], diverged: Diverged, lr_factor: float) -> None:
+        """Return from a divergence to ``state``, the last good one, and continue with ``lr_factor`` times the lr."""
+        restarts, lr_scale = self.position.restarts, self.position.lr_scale * lr_factor
+        self.restore(state)
+        step = self.position.step
+        self.position.lr_scale = lr_scale
+        self.position.restarts = [*restarts, {"diverged_at": diverged.step, "back_to": step, "lr_scale": lr_scale}]
+        self.log.rewind(self.position.rows, self.images)
+        self.log.say(f"{diverged}\nrestarting from step {step} with {lr_scale:g} of the learning rate")
+        self.save()
+
+    # Its course
+
+    def run(self, max_steps: int | None = None) -> None:
+        """Train to the end, or until the run has taken ``max_steps`` in all.
+
+        Raises Stopped, with everything saved, when any rank was asked to stop, and Diverged when a loss or gradient is
+        not finite.
+        """
+        limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
+        try:
+            while True:
+                # First, because a run may have been saved between an epoch's last step and its evaluation.
+                if self.position.rows < self.position.step // self.plan.steps_per_epoch:
+                    self._evaluate_epoch()
+                if self.position.step >= limit or self.has_reached_top1:
+                    break
+                self._train_epoch(limit)
+        except StopRequested:
+            self.save()
+            if self.checkpoints:
+                self.checkpoints.wait()
+            raise Stopped(
+                f"stopped after step {self.position.step}, everything is saved: start the same command again"
+            ) from None
+        if self.position.step < self.plan.steps:
+            self.save()
+        if self.checkpoints:
+            self.checkpoints.wait()
+
+    def _train_epoch(self, limit: int) -> None:
+        """The steps from where the run is to the end of this epoch, or to ``limit``."""
+        plan, position = self.plan, self.position
+        epoch, first = divmod(position.step, plan.steps_per_epoch)
+        self.log.training(epoch + 1)
+        batches = Timed(self.loader.training_batches(plan, epoch, first))
+        stream = self._with_picture(batches) if position.step == 0 else batches
+        entered = time.perf_counter()
+        for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
+            began = time.perf_counter()
+            self.world.activity = f"training step {step}"
+            loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
+            self._finite.record(step, loss)
+            if self.average:
+                self.average.update()
+            self.after_step()
+            self._epoch_loss += loss
+            position.step = step + 1
+            self._log_step(loss, batches.seconds / (time.perf_counter() - entered))
+            seconds = time.perf_counter() - began
+            position.epoch_seconds += seconds
+            position.seconds += seconds
+            if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
+                self._save_if_finite()
+        # all ranks wait in a step for the one that waited longest
+        waited = max(self.world.gather(batches.seconds / max(time.perf_counter() - entered, 1e-9)))
+        self.log.scalars(self.images, {"data/waiting_share": waited})
+        self._say_remarks(waited if self.world.is_chief else 0.0)
+
+    def _evaluate_epoch(self) -> None:
+        plan, position = self.plan, self.position
+        epoch, speed, began = position.rows + 1, self.images_per_second, time.perf_counter()
+        self.log.evaluating(epoch)
+        self.world.activity = f"evaluating epoch {epoch}"
+        # Only the last evaluation's mistakes are shown, but with stop_at_top1 any evaluation may be the last.
+        mistakes = Mistakes() if epoch == plan.epochs or self.stop_at_top1 is not None else None
+        batches = self._until_stopped(self.loader.validation_batches())
+        scores = self.evaluate(batches, mistakes.add if mistakes else None)
+        position.seconds += time.perf_counter() - began
+        if remark := self.remark(epoch, scores.top1):
+            self.log.say(remark)
+        self._say_remarks(waited=0.0)
+        position.rows = epoch
+        position.last_top1 = scores.top1
+        if mistakes and self.is_finished:
+            self._show(mistakes)
+        is_best = scores.top1 > position.best_top1
+        position.best_top1 = max(position.best_top1, scores.top1)
+        self.log.row(
+            {
+                "epoch": epoch,
+                "step": position.step,
+                "images": self.images,
+                "lr": self.lr(position.step - 1),
+                "train_loss": self._epoch_loss.item() / plan.steps_per_epoch,
+                "val_loss": scores.loss,
+                "val_top1": scores.top1,
+                "val_top5": scores.top5,
+                "images_per_second": speed,
+                "seconds": position.seconds,
+            }
+        )
+        self._epoch_loss.zero_()
+        position.epoch_seconds = 0.0
+        if is_best:
+            self.save(best=True)
+        if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
+            self._log_layers()
+
+    def _until_stopped(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
+        """``batches``, until any rank was asked to stop; all ranks learn of it at the same batch."""
+        for batch in batches:
+            if self.world.vote(self.stop()):
+                raise StopRequested
+            yield batch
+
+    # What it tells on the way
+
+    def _with_picture(self, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        """``batches``, of which the first is shown before the run's first step."""
+        first = next(batches)
+        # logged at the images of the first step, so that a run that restarts from its beginning supersedes it
+        self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
+        return chain([first], batches)
+
+    def _log_step(self, loss: Tensor, waited: float) -> None:
+        """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
+        step = self.position.step
+        if step % self.log_every_steps and step % self.plan.steps_per_epoch:
+            self.log.progress(self.plan.total)
+        else:
+            value = loss.item()
+            self._check_finite()
+            self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
+            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
+        if self.layers_every_steps and step % self.layers_every_steps == 0:
+            self._log_layers()
+
+    def _log_layers(self) -> None:
+        names, figures = self.layer_statistics()
+        if names:
+            self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
+
+    def _show(self, mistakes: Mistakes) -> None:
+        worst = mistakes.worst(self.world)
+        if len(worst.images):
+            captions = worst.captions(self.class_names)
+            self.log.picture(self.images, "images/mistakes", self.loader.pixels(worst.images), captions)
+
+    def _say_remarks(self, waited: float) -> None:
+        """Each rank's own, on the images that it has read."""
+        for line in self.loader.remarks(waited):
+            if self.world.is_chief:
+                self.log.say(line)
+            else:
+                print(line, flush=True)
+
+    def _check_finite(self) -> None:
+        """Raise Diverged, on every rank, once a loss or a gradient was not finite."""
+        failure = self._finite.first_failure()
+        if failure is None:
+            return
+        step, layers = failure
+        lr = self.lr(step)
+        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        what = f"gradient of {', '.join(layers[:3])}{more}" if layers else "loss"
+        raise Diverged(
+            step,
+            f"diverged at step {step} with lr {lr:.4g}: no finite {what}; the last checkpoint is from before; "
+            "a lower optimizer.lr or a longer warm-up may help, or on_divergence=restart",
+        )
+
+    def _save_if_finite(self) -> None:
+        # The gradients are from before the last update, so the weights are checked too.
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
+        if self._finite.first_failure() is None and bool(norms.isfinite().all()):
+            self.save()
+            self._saved_at = time.monotonic()
+
+
+class Timed(Iterator[MicroBatch]):
+    """``batches``, and the ``seconds`` that the host waited for them."""
+
+    def __init__(self, batches: Iterator[MicroBatch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __next__(self) -> MicroBatch:
+        began = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - began

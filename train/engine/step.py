@@ -1,0 +1,60 @@
+"""One optimizer step over a global batch."""
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.profiler import record_function
+
+from train.data.loader import MicroBatch
+from train.engine.batchnorm import RunningStatistics
+from train.engine.precision import Precision
+from train.processes.world import World
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, the same on every rank: connected once, called with micro-batches and a learning rate."""
+
+    model: nn.Module  # as it is called: in DDP, or bare on a single process
+    optimizer: Optimizer
+    statistics: RunningStatistics
+    world: World
+    precision: Precision
+    label_smoothing: float
+    micro_batches: int  # that this rank takes for one step
+
+    def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
+        """Move the weights once, down the mean loss over every image of every rank's micro-batches.
+
+        All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in nats,
+        0-d float32 and still on the device: reading it waits. The gradients remain until the next call. If ``batches``
+        raises, the step is dropped: weights and statistics are as before.
+        """
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), device=self.precision.device)
+        with self.statistics.one_step(self.micro_batches):
+            for i, (images, labels) in enumerate(batches):
+                is_last = i == self.micro_batches - 1
+                # gradients add up on each rank; the last backward pass averages them over the ranks
+                with nullcontext() if is_last else self.world.without_sync(self.model):
+                    loss_sum += self._forward_backward(images, labels)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return self.world.total(loss_sum) / self.world.size
+
+    def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of one micro-batch, and return its part of the mean loss."""
+        with record_function("forward"):
+            with self.precision.autocast():
+                logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing) / self.micro_batches
+        with record_function("backward"):
+            loss.backward()
+        return loss.detach()

@@ -1,0 +1,102 @@
+"""What a key of the configuration may hold: declared beside the key, checked here."""
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from train.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """The bounds of a value, which None passes where its type allows None, and what the value does to a run."""
+
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    most: float | None = None
+    one_of: tuple[str, ...] = ()
+    ascending: bool = False  # a list of epochs, each above the one before
+    free_on_resume: bool = False  # a resumed run may have another value
+    changes_result: bool = True  # False: what the run reaches does not depend on it
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with ``value``, as the end of a sentence that begins with it."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "is not a finite number"
+        if value is None:
+            return None
+        if self.one_of and value not in self.one_of:
+            return f"is not one of {', '.join(self.one_of)}"
+        if self.ascending and not all(a < b for a, b in itertools.pairwise([-1, *value])):
+            return "must be epochs in ascending order, such as [30, 60, 80]"
+        if self.least is not None and self.below is not None and not self.least <= value < self.below:
+            return f"must be in [{self.least}, {self.below})"
+        if self.least is not None and value < self.least:
+            return f"must be at least {self.least}" if self.least else "must not be negative"
+        if self.above is not None and value <= self.above:
+            return f"must be above {self.above}"
+        if self.most is not None and value > self.most:
+            return f"must be at most {self.most}"
+        return None
+
+
+def key(**properties: Any) -> Any:
+    """A dataclass field with the properties of a ``Key``. It has no default: values stand in ``configs/``."""
+    return dataclasses.field(metadata={"key": Key(**properties)})
+
+
+def operational(**properties: Any) -> Any:
+    """A key that says where, how long or with which logs a run runs: free on resume, without effect on the result."""
+    return key(free_on_resume=True, changes_result=False, **properties)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A value of a configuration, by its dotted ``name``, and its key."""
+
+    name: str
+    value: Any
+    key: Key
+
+
+def leaves(config: Any, prefix: str = "") -> list[Leaf]:
+    """Every value of ``config``, a dataclass of values and further dataclasses."""
+    found = []
+    for field in dataclasses.fields(config):
+        name, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found += leaves(value, f"{name}.")
+        else:
+            found.append(Leaf(name, value, field.metadata.get("key", Key())))
+    return found
+
+
+def free_on_resume(config: Any) -> set[str]:
+    """The names of the keys that another value may have when a run is resumed."""
+    return {leaf.name for leaf in leaves(config) if leaf.key.free_on_resume}
+
+
+def result_settings(config: Any) -> dict[str, Any]:
+    """The values on which the result of a run depends, by name."""
+    return {leaf.name: leaf.value for leaf in leaves(config) if leaf.key.changes_result}
+
+
+def check_bounds(config: Any) -> None:
+    """Raise UserError, naming key and value, for the first value that its key does not allow."""
+    for leaf in leaves(config):
+        if problem := leaf.key.problem(leaf.value):
+            raise UserError(f"{leaf.name}={leaf.value} {problem}")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,142 @@
+"""Checkpoints: plain tensors and containers, written completely or not at all, read without executing anything.
+
+``step-000000450-<16 digits>.pt`` is the state after 450 steps, and the digits are the first of the file's sha256.
+``best-...`` is the state of the best evaluation so far. ``Training.state`` in ``train/engine/loop.py`` makes the state:
+the position of the run, model, optimizer, the moving average, the configuration and the data's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.errors import UserError
+
+NAME = re.compile(r"(step|best)-(\d{9,})-([0-9a-f]{16})\.pt")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` always holds all of it or what it held before."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_bytes(state: Any) -> bytes:
+    # to memory first, because torch's file writer hides the reason of a failed write
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints in a thread; training waits only for the copy to memory.
+
+    It keeps the newest ``keep`` and the best. An OSError of the thread is raised by the next call.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self._keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        """Save ``state`` after ``step`` steps; ``best``: as that of the best evaluation."""
+        self.wait()
+        kind = "best" if best else "step"
+        self._thread = threading.Thread(target=self._write, args=(kind, step, _copied(state)), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when everything saved is on disk."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
+        try:
+            content = to_bytes(state)
+            path = self.folder / f"{kind}-{step:09d}-{digest(content)}.pt"
+            write_whole(path, content)
+            kept = newest_first(self.folder, kind)
+            same = [old for old in kept if old.name.startswith(f"{kind}-{step:09d}-") and old != path]
+            for old in {*same, *kept[1 if kind == "best" else self._keep :]}:
+                old.unlink()
+        except OSError as error:
+            self._error = error
+
+
+def _copied(value: Any) -> Any:
+    """``value`` with copies of its tensors, in host memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def newest_first(folder: Path, kind: str = "") -> list[Path]:
+    """The checkpoints in ``folder``, of one kind or of both."""
+    found = [(int(match[2]), path) for path in folder.glob("*.pt") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.name.startswith(kind)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint or a plain state_dict; raises UserError when ``path`` is neither, or is damaged."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: give a checkpoint or weights.pt in it") from error
+    named = NAME.fullmatch(path.name)
+    if named and digest(content) != named[3]:
+        raise UserError(f"{path} is damaged (its sha256 is not the one in its name): use another one")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch reports a damaged file by half a dozen unrelated exceptions
+        raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__}): use another one") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint or a state_dict")
+    return state
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint in ``folder``, or None, and a line for each damaged newer one."""
+    damaged: list[str] = []
+    for path in newest_first(folder):
+        try:
+            return load(path), damaged
+        except UserError as error:
+            damaged.append(str(error))
+    return None, damaged

@@ -1,0 +1,97 @@
+"""The folder of a run: which process may work in it, whether it can be resumed, and what it holds at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from train.errors import Diverged, Stopped, UserError
+from train.keys import flatten, free_on_resume
+from train.output import checkpoint
+
+# keys that 0.1 wrote into a run's config.yaml and that say nothing of the run
+RETIRED = ("plan.",)
+
+
+class RunFolder:
+    """``<runs_dir>/<name>/``, claimed for this process until it ends."""
+
+    def __init__(self, path: Path, config: Any) -> None:
+        """Claim ``path`` for ``config``; raises UserError when a live process or another configuration has it."""
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        path.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        self._check_configuration(config)
+
+    def _claim(self) -> None:
+        # the kernel releases the lock when this process ends, however it ends
+        self._lock = open(self.path / "lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            raise UserError(
+                f"{self.path} is in use by process {self._lock.read().strip() or 'of another machine'}: "
+                "wait for it, or give another name=NAME"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.path} is on a file system without locks ({error.strerror}): mount it with flock, or give "
+                "runs_dir= on another one"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _check_configuration(self, config: Any) -> None:
+        """Write ``config.yaml``, or compare it with the one that is there."""
+        path = self.path / "config.yaml"
+        now = asdict(config)
+        if not path.exists():
+            checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
+            return
+        try:
+            before = flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        except YAMLError as error:
+            raise UserError(f"{path} is damaged: restore it, or give another name=NAME") from error
+        flat = flatten(now)
+        compared = {key for key in {*before, *flat} - free_on_resume(config) if not key.startswith(RETIRED)}
+        differences = [
+            f"{key} was {before.get(key, 'not there')}, now {flat.get(key, 'not there')}"
+            for key in sorted(compared)
+            if before.get(key) != flat.get(key)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.path} was run with another configuration ({'; '.join(differences)}): give another name=NAME"
+            )
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """``result.json`` of a finished run, else None."""
+        path = self.path / "result.json"
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: delete it, and the same command finishes the run again") from error
+
+    def finish(self, weights: dict[str, Any], result: dict[str, Any]) -> None:
+        """Write ``weights.pt`` and, last of all, ``result.json``."""
+        checkpoint.write_whole(self.path / "weights.pt", checkpoint.to_bytes(weights))
+        checkpoint.write_whole(self.path / "result.json", json.dumps(result, indent=2).encode() + b"\n")
+
+    def mark(self, ended: Stopped | Diverged | None) -> None:
+        """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both."""
+        for kind, name in ((Stopped, "stopped"), (Diverged, "diverged")):
+            if isinstance(ended, kind):
+                checkpoint.write_whole(self.path / name, f"{ended}\n".encode())
+            else:
+                (self.path / name).unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""How many processes a run takes on this machine, and how they are started with torch.distributed.run."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from train.cores import cores
+from train.errors import Stopped, UserError
+from train.plan import BatchConfig
+from train.processes.signals import STOP_SIGNALS
+
+MAIN = Path(__file__).parents[1] / "main.py"
+
+
+def process_count(nproc: int | None, batch: BatchConfig, gpus: int) -> tuple[int, str]:
+    """The number of processes on a machine with ``gpus``, and a remark on GPUs that are left idle, or "".
+
+    It is ``nproc`` when that is given, else the largest number of GPUs that divides the batch, and 1 without GPUs.
+    Raises UserError when ``nproc`` is more than the GPUs there are.
+    """
+    if nproc is not None:
+        if 0 < gpus < nproc:
+            raise UserError(f"nproc={nproc} is more than the {gpus} GPUs of this machine: use nproc={gpus}")
+        return nproc, ""
+    micro_batches = batch.total // batch.micro
+    count = max(n for n in range(1, max(gpus, 1) + 1) if micro_batches % n == 0)
+    if count >= gpus:
+        return count, ""
+    idle = ", ".join(str(i) for i in range(count, gpus))
+    return count, (
+        f"using {count} of {gpus} GPUs: {micro_batches} micro-batches of {batch.micro} do not divide "
+        f"by more; GPU {idle} idle (another batch.micro may divide)"
+    )
+
+
+def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
+    """Run this program in ``processes`` processes, and return the exit code that follows from how they ended."""
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # its report of failures would bury the one line that the worker has printed
+    logging.disable(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores(shared_by=processes)))
+    settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
+    if hasattr(settings, "signals_to_handle"):
+        # older versions of torch have no such option, and SIGUSR1 ends the launcher there
+        settings.signals_to_handle = ",".join(number.name for number in STOP_SIGNALS)
+    try:
+        torchrun.run(settings)
+    except ChildFailedError as failed:
+        # The first failure is the cause. A worker that was ended because of the others has a negative code.
+        codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
+        if own := [code for code in codes if code > 0]:
+            return own[0]
+        killer = signal.Signals(-codes[0])
+        if killer in STOP_SIGNALS and (run_folder / "result.json").exists():
+            # the signal reached a worker that was already exiting
+            return 0
+        print(
+            f"a worker was ended by {killer.name}: start the same command again, what was saved is intact",
+            file=sys.stderr,
+        )
+        return Stopped.exit_code if killer in STOP_SIGNALS else 1
+    except SignalException:
+        if (run_folder / "result.json").exists():
+            return 0
+        # without a log, training had not begun
+        if (run_folder / "stopped").exists() or not (run_folder / "log.jsonl").exists():
+            return Stopped.exit_code
+        print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
+        return 1
+    finally:
+        # a signal that arrives now has nothing left to stop
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        logging.disable(logging.NOTSET)
+    return 0

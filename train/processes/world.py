@@ -1,0 +1,174 @@
+"""The processes that train together, and what they do collectively. ``World()`` is a single process.
+
+Apart from the launcher this is the only file that uses torch.distributed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.errors import RunEnded
+
+T = TypeVar("T")
+
+
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+# process groups of this process, which the jobs of a sweep form one after the other
+_groups = itertools.count(1)
+
+
+def _store(world: World, timeout: timedelta) -> dist.Store | None:
+    """The store through which processes exchange their addresses; None for torch's default.
+
+    torchrun keeps one store for all attempts of a job on one machine, in which a restarted job would find the addresses
+    of the one that died (pytorch#55967, #135712). So each attempt writes under a prefix of its own. Several machines
+    need not agree on the number of attempts, but each attempt there gets a new store.
+    """
+    group = next(_groups)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or world.size != world.local_size:
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, world.size, is_master=False, timeout=timeout)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"lars-imagenet/{attempt}/{group}", store)
+
+
+class World:
+    """This process among all: its rank, its device and the collective operations.
+
+    ``rank`` counts from 0 to ``size`` - 1 over all machines, ``local_rank`` on this machine. Rank 0 is the chief, the
+    only one that writes files.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        self._pending_vote: tuple[dist.Work, Tensor] | None = None
+        self.activity = "starting"  # for the message of a process that loses the others
+
+    @classmethod
+    def join(cls, timeout_minutes: float = 30) -> World:
+        """Join the process group that torchrun started; without torchrun this is a single process.
+
+        A collective that waits longer than ``timeout_minutes`` for another process raises. On GPUs NCCL's watchdog
+        ends the process instead.
+        """
+        if not under_torchrun():
+            return cls()
+        # DDP imports this module, and its functions take the process group of that moment as a default argument. They
+        # would keep the group alive, and a thread of it that frees a tensor while Python exits aborts the process. So
+        # it is imported before there is a group.
+        from torch.distributed.nn import functional  # noqa: F401
+
+        world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        if world.device.type == "cuda":
+            torch.cuda.set_device(world.device)
+        # gloo in addition to nccl: votes and messages travel between CPUs and never wait for a GPU
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        timeout = timedelta(minutes=timeout_minutes)
+        dist.init_process_group(
+            backend, store=_store(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
+        )
+        return world
+
+    def leave(self) -> None:
+        """Leave the process group, which every process must do at the same point."""
+        if self._pending_vote is not None:
+            self._pending_vote[0].wait()
+            self._pending_vote = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def is_chief(self) -> bool:
+        return self.rank == 0
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of ``x`` over all ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def data_parallel(self, model: nn.Module) -> nn.Module:
+        """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
+        if self.size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Gradients of a backward pass in here stay on this rank and add to the next one's."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def raise_together(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns on this rank; a ``RunEnded`` that any rank raises is raised on every rank.
+
+        Every rank must call it, so that no rank waits in a later collective for one that has ended.
+        """
+        result, ended = None, None
+        try:
+            result = function()
+        except RunEnded as error:
+            if self.size == 1:
+                raise
+            ended = error
+        if self.size > 1:
+            all_ended: list[RunEnded | None] = [None] * self.size
+            dist.all_gather_object(all_ended, ended)
+            first = next((rank for rank, error in enumerate(all_ended) if error is not None), None)
+            if first is not None:
+                raised = all_ended[first] if first != self.rank else ended
+                assert raised is not None
+                # the rank that raised it prints it
+                raised.is_said_elsewhere = first != self.rank
+                raise raised
+        return result  # type: ignore[return-value]
+
+    def on_chief(self, function: Callable[[], T]) -> T:
+        """Call ``function`` on the chief alone and return its result, or raise its ``RunEnded``, on every rank."""
+        message = [self.raise_together(lambda: function() if self.is_chief else None)]
+        if self.size > 1:
+            dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+        return message[0]  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value``, in the order of ranks, on every rank; tensors in it must be on the CPU."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def vote(self, yes: bool) -> bool:
+        """Cast this rank's vote, and return whether any rank voted yes at the call before this one.
+
+        Every rank must call it equally often. The votes of the call before have long arrived, so nothing waits. A
+        single process gets its own vote back at once.
+        """
+        if self.size == 1:
+            return yes
+        result = False
+        if self._pending_vote is not None:
+            work, votes = self._pending_vote
+            work.wait()
+            result = bool(votes.item())
+        votes = torch.tensor(int(yes))
+        work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, async_op=True)
+        self._pending_vote = (work, votes)
+        return result
