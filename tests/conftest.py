@@ -1,28 +1,21 @@
-"""What the tests share: the app as a user starts it, and small data that it trains on."""
+"""Fixtures of all tests: the environment, the app as a user starts it, and small data that it trains on."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-ROOT = Path(__file__).parents[1]
-MAIN = ROOT / "train" / "main.py"
+from tests.helpers import MAIN, SMALL, App
+from train.config.compose import compose
+from train.data.dataset import Data
+from train.data.kinds import open_data
 
-# 512 training and 168 validation images of 8 classes: 4 steps an epoch
-SMALL = [
-    "data.classes=8", "data.train_per_class=64", "data.val_per_class=21",
-    "batch.total=128", "batch.micro=32", "precision=fp32",
-]  # fmt: skip
-
-# a loaded machine is no failure
+# a loaded machine is not a failure
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
-
-App = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,3 +37,23 @@ def app(tmp_path: Path) -> App:
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 6 epochs to which nothing happened."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    command = [sys.executable, str(MAIN), *SMALL, "epochs=6", "name=run"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "runs" / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Data]:
+    """Overrides for a data set of 64 images, and that data set, open."""
+    root = tmp_path_factory.mktemp("tiny") / "fractals"
+    small = [
+        "data.classes=4", "data.train_per_class=16", "data.val_per_class=4", "batch.total=32", "batch.micro=16",
+        f"data.root={root}", "data=fractals", "precision=fp32",
+    ]  # fmt: skip
+    return small, open_data(compose(*small).data)

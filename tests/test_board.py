@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: each thing once, whatever happened on the way, and pictures of the right images."""
+"""What TensorBoard shows of a run: each thing once, whatever happened on the way."""
 
 import csv
 import io
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,23 +18,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from scripts.reporting import boards
-from tests.conftest import ROOT, SMALL
-from train import app as application
-from train.data import open_data
-from train.log import LAYOUT, Log
-from train.main import composed
-from train.pictures import COUNT, Mistakes, captions, grid
-from train.signals import StopRequest
-from train.world import World
+from tests.helpers import ROOT, SMALL, free_port, plan_for, train_here
+from train.config.compose import compose
+from train.data.kinds import open_data
+from train.engine.mistakes import COUNT
+from train.output.board import CHARTS, BoardLogger, opening
+from train.output.pictures import grid
+from train.processes.world import World
 
 
 def board(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
-
-
-def train(folder: Path, *overrides: str) -> None:
-    chosen = composed(*SMALL, "epochs=2", "batch=256", "name=run", f"runs_dir={folder}", *overrides)
-    application.train(chosen, World(), StopRequest(), "test")
 
 
 def pixels(board: EventAccumulator, tag: str) -> np.ndarray:
@@ -44,8 +37,8 @@ def pixels(board: EventAccumulator, tag: str) -> np.ndarray:
 
 
 def test_a_resumed_run_has_settings_layout_and_pictures_once(tmp_path: Path):
-    train(tmp_path, "max_steps=2")
-    train(tmp_path)
+    train_here(tmp_path, *SMALL, "epochs=2", "batch=256", "max_steps=2")
+    train_here(tmp_path, *SMALL, "epochs=2", "batch=256")
     folder = tmp_path / "run" / "tb"
     assert all(path.is_file() and path.stat().st_size < 500_000 for path in folder.iterdir())
     shown = board(folder)
@@ -59,89 +52,41 @@ def test_a_resumed_run_has_settings_layout_and_pictures_once(tmp_path: Path):
     written = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
     assert [category.title for category in written.category] == ["accuracy", "optimisation", "throughput"]
     # the charts are of tags that there are
-    tags = {tag for charts in LAYOUT.values() for _, (tag,) in charts.values() if "trust_ratio" not in tag}
+    tags = {tag for charts in CHARTS.values() for _, (tag,) in charts.values() if "trust_ratio" not in tag}
     assert tags <= set(shown.Tags()["scalars"])
     # as the network saw them: the first images of the first step, moved, mirrored and normalised
-    settings = composed(*SMALL, "batch=256")
+    settings = compose(*SMALL, "batch=256")
     data = open_data(settings.data)
-    loader = data.make_loader(application.make_plan(settings, data.train_images, 1), settings.seed, World())
-    first, other = (np.asarray(grid(loader.pixels(next(loader.train(0, step))[0][:COUNT]))) for step in (0, 1))
+    loader, plan = data.make_loader(World(), settings.seed), plan_for(settings, data.train_images)
+    first, other = (
+        np.asarray(grid(loader.pixels(next(loader.training_batches(plan, 0, step))[0][:COUNT]))) for step in (0, 1)
+    )
     picture = pixels(shown, "images/augmented")
     # JPEG takes off some of the noise
     assert np.abs(picture - first).mean() < 15 < np.abs(picture - other).mean()
 
 
 def test_a_run_that_ends_at_its_top1_shows_the_mistakes_of_that_evaluation(tmp_path: Path):
-    train(tmp_path, "stop_at_top1=0.001")
+    train_here(tmp_path, *SMALL, "epochs=2", "batch=256", "stop_at_top1=0.001")
     assert [e.step for e in board(tmp_path / "run" / "tb").Images("images/mistakes")] == [512]
 
 
 def test_an_attempt_that_saved_nothing_leaves_nothing_behind(tmp_path: Path):
-    picture = Image.new("RGB", (8, 8))
+    pixels = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     for attempt in range(2):
-        log = Log(tmp_path, rows=0, images=0, total_images=40)
-        log.open_board({"seed": 0}, f"attempt {attempt}")
+        log = BoardLogger(tmp_path / "tb", 0, opening({"seed": 0}, f"attempt {attempt}"))
         log.scalars(10, {"train/loss": attempt})
-        log.picture(10, "images/augmented", picture)
+        log.picture(10, "images/augmented", pixels)
         # back to the very beginning: settings stay, what came later is logged again
         log.rewind(0, 0)
         log.scalars(10, {"train/loss": attempt + 0.5})
-        log.picture(10, "images/augmented", picture)
-        log.close()
+        log.picture(10, "images/augmented", pixels)
+        log.close(is_over=True)
     shown = board(tmp_path / "tb")
     assert [e.value for e in shown.Scalars("train/loss")] == [1.5]
     assert len(shown.Images("images/augmented")) == 1
     (about,) = shown.Tensors("run/text_summary")
     assert about.tensor_proto.string_val == [b"attempt 1"]
-
-
-def batches(count: int, classes: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    g = torch.Generator().manual_seed(0)
-    return [
-        (torch.full((n, 3, 2, 2), 100.0 * i) + torch.arange(n).view(-1, 1, 1, 1),
-         torch.randint(classes, (n,), generator=g), 3 * torch.randn(n, classes, generator=g))
-        for i, n in enumerate([50, 3, 40, 27][:count])
-    ]  # fmt: skip
-
-
-def test_mistakes_are_the_surest_wrong_ones_over_all_batches_and_ranks():
-    scored = batches(4, 5)
-    expected = sorted(
-        (
-            (probabilities.max().item(), int(label), int(probabilities.argmax()), image[0, 0, 0].item())
-            for images, labels, logits in scored
-            for image, label, probabilities in zip(images, labels, logits.double().softmax(1), strict=True)
-            if probabilities.argmax() != label
-        ),
-        reverse=True,
-    )[:COUNT]
-    ranks = [Mistakes() for _ in range(3)]  # the last one gets no images
-    for i, batch in enumerate(scored):
-        ranks[i % 2].add(*batch)
-    shares = [rank._kept for rank in ranks]
-    with mock.patch.object(World, "gather", lambda self, value: [value, *shares[1:]]):
-        worst = ranks[0].worst(World())
-    found = list(zip(*(v.tolist() for v in worst[:3]), worst[3][:, 0, 0, 0].tolist(), strict=True))
-    assert [f[1:] for f in found] == [e[1:] for e in expected]
-    assert [f[0] for f in found] == pytest.approx([e[0] for e in expected])
-    said = captions(worst, ["zero", "one", "two", "three", "four"])
-    assert said[0].startswith("true: ") and "\nsaid: " in said[0] and said[0].endswith("%")
-
-
-def test_a_network_that_makes_no_mistake_has_none():
-    labels = torch.tensor([0, 1])
-    mistakes = Mistakes()
-    mistakes.add(torch.zeros(2, 3, 2, 2), labels, 9 * torch.nn.functional.one_hot(labels).float())
-    assert [len(v) for v in mistakes.worst(World())] == [0, 0, 0, 0]
-
-
-def test_normalised_images_come_back_to_the_bit():
-    from train.data.loader import Normalise
-
-    settings = composed()
-    images = torch.randint(256, (2, 4, 5, 3), dtype=torch.uint8)
-    normalise = Normalise(settings.data, torch.device("cpu"))
-    assert normalise.undo(normalise(images, torch.zeros(2))[0]).equal(images)
 
 
 def test_committed_boards_show_what_the_records_say():
@@ -166,9 +111,7 @@ def test_a_browser_shows_the_charts_in_groups_and_the_runs_side_by_side():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs a Chromium")
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(boards.FOLDER), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

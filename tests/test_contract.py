@@ -1,6 +1,5 @@
 """What other software relies on: files and keys, exit codes, TensorBoard tags, weights for torchvision."""
 
-import ast
 import json
 import re
 import subprocess
@@ -12,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import MAIN, ROOT, SMALL, App
+from tests.helpers import MAIN, ROOT, SMALL, App
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
 
 def test_a_run_stopped_within_an_epoch_says_how_fast_its_steps_were(app: App):
     said = app(*SMALL, "epochs=1", "max_steps=2").stdout
-    assert re.search(r"^stopped at max_steps=2 at [\d,]+ images/s: .* can go on$", said, re.MULTILINE)
+    assert re.search(r"^stopped at max_steps=2 at [\d,]+ images/s: .* can be resumed$", said, re.MULTILINE)
 
 
 def test_cfg_job_prints_numbers(app: App):
@@ -116,30 +115,6 @@ def test_the_banner_says_that_this_is_not_imagenet_and_how_it_was_scaled(app: Ap
 def test_help_and_errors_come_without_importing_torch():
     code = "import sys, train.main; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_imports_go_one_way():
-    """``lars`` imports torch alone, and only the upper files know the lower ones."""
-    imports: dict[str, set[str]] = {}
-    for path in [*ROOT.glob("lars/*.py"), *ROOT.glob("train/**/*.py")]:
-        tree = ast.walk(ast.parse(path.read_text()))
-        names = {n.module or "" for n in tree if isinstance(n, ast.ImportFrom)}
-        names |= {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
-        imports[path.relative_to(ROOT).with_suffix("").as_posix()] = names
-    for module, names in imports.items():
-        if module.startswith("lars/"):
-            assert {n.split(".")[0] for n in names} <= {*sys.stdlib_module_names, "torch", "lars"}
-        ours = {n for n in names if n.startswith("train")}
-        if module in ("train/schedule", "train/model", "train/optimizer"):
-            assert ours <= {"train.config"}, module
-        if module in ("train/cores", "train/errors", "train/data/order"):
-            assert not ours, module
-        if module == "train/record":
-            assert ours <= {"train.cores"}, module
-        if module.startswith("train/") and module != "train/world":
-            assert not any(n.startswith("torch.distributed") for n in names) or module == "train/launch", module
-        assert "train.main" not in ours and ("train.app" not in ours or module == "train/main")
-        assert "train.loop" not in ours or module == "train/app"
 
 
 def test_weights_load_into_torchvision(tmp_path: Path, app: App):

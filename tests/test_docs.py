@@ -7,7 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 RECORDS = sorted((ROOT / "results" / "fractals").glob("*/*/result.json"))
 

@@ -1,4 +1,4 @@
-"""LARS: held to a slow float64 reference, to its reduction to SGD, and to what a step must leave alone."""
+"""LARS: held to a slow float64 reference, to its reduction to SGD, and to what a step must leave unchanged."""
 
 import copy
 import pickle
@@ -8,61 +8,22 @@ import torch
 from hypothesis import assume, given, strategies
 
 from lars import LARS
-from train.schedule import learning_rate
-
-
-def tensors(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(16, 3, 3, 3), (16,), (10, 16), (10,), (1,)]
-    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
-
-
-def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1000 + step)
-    return [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) for p in params]
-
-
-def reference(params, grads, buffers, lr, m, wd, ratio="paper", momentum="torch", clip=False, max_ratio=None,
-              clamp=None, nesterov=False, trust_coef=0.001, eps=1e-8):  # fmt: skip
-    """The published formulas, one tensor at a time in float64."""
-    for w, g, v in zip(params, grads, buffers, strict=True):
-        d = g + wd * w
-        w_norm, g_norm = float(w.norm()), float(g.norm())
-        r = trust_coef * w_norm / ((g_norm + wd * w_norm if ratio == "paper" else float(d.norm())) + eps)
-        r = min(r, max_ratio) if max_ratio else r
-        r = min(r / lr, 1.0) if clip else r
-        r = r if w_norm > 0 and g_norm > 0 else 1.0
-        d = d.clamp(-clamp, clamp) if clamp else d
-        inside, outside = {"torch": (r, lr), "caffe": (lr * r, 1.0), "nus": (1.0, lr * r)}[momentum]
-        v.mul_(m).add_(inside * d)
-        w.sub_(outside * (inside * d + m * v if nesterov else v))
-
+from tests.helpers import PATHS, by, gradients, poly2, reference, tensors
 
 VARIANTS = [
     {},
     {"ratio": "decayed"},
-    {"momentum": "caffe"},
-    {"momentum": "nus"},
-    {"momentum": "caffe", "ratio": "decayed"},
+    {"momentum_form": "caffe"},
+    {"momentum_form": "nus"},
+    {"momentum_form": "caffe", "ratio": "decayed"},
     {"clip": True},
     {"max_ratio": 5e-4},
     {"clamp": 0.5},
-    {"momentum": "nus", "max_ratio": 50.0, "clamp": 0.5},
+    {"momentum_form": "nus", "max_ratio": 50.0, "clamp": 0.5},
     {"nesterov": True},
-    {"nesterov": True, "momentum": "nus"},
-    {"nesterov": True, "momentum": "caffe"},
+    {"nesterov": True, "momentum_form": "nus"},
+    {"nesterov": True, "momentum_form": "caffe"},
 ]
-PATHS = ["alone", "multi-tensor", "through the base"]
-
-
-def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
-    """``sgd`` made so that LARS steps it by ``path``."""
-    if path == "multi-tensor":
-        for group in sgd.param_groups:
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
-    if path == "through the base":
-        sgd.register_step_post_hook(lambda *_: None)
-    return sgd
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -77,10 +38,10 @@ def test_fifty_steps_of_warm_up_and_poly_equal_the_float64_reference(variant, de
     buffers = [torch.zeros_like(p) for p in params]
     sgd = torch.optim.SGD(params, lr=1.0, momentum=0.9, weight_decay=decay, nesterov=variant.get("nesterov", False))
     optimizer = LARS(by(path, sgd), **options)
-    if path == "through the base" and variant.get("momentum") == "nus":
+    if path == "through the base" and variant.get("momentum_form") == "nus":
         pytest.skip("refused: the base's SGD has no place for NUS's ratio")
     for step in range(50):
-        lr = learning_rate(step, base=29.0, steps=50, warmup_steps=5, power=2)
+        lr = poly2(step, 1, 50)
         grads = gradients(params, step)
         for p, g in zip(params, grads, strict=True):
             p.grad = g.clone()
@@ -281,10 +242,7 @@ def test_mistakes_are_refused():
         optimizer.step()
 
 
-# Other libraries' LARS -------------------------------------------------------------------------------------------
-
-
-def run_other(make, steps=50, lr_of=lambda step: learning_rate(step, base=29.0, steps=50, warmup_steps=5, power=2)):
+def run_other(make, steps=50, lr_of=lambda step: poly2(step, 1, 50)):
     params = tensors()
     optimizer = make(params)
     for step in range(steps):
@@ -312,7 +270,7 @@ def test_caffe_momentum_with_the_decayed_ratio_is_optaxs_lars():
     jax.config.update("jax_enable_x64", True)
 
     def lr_of(step):
-        return learning_rate(int(step), base=29.0, steps=50, warmup_steps=5, power=2)
+        return poly2(int(step), 1, 50)
 
     table = jax.numpy.array([lr_of(t) for t in range(50)])
     theirs = optax.lars(lambda count: table[count], weight_decay=1e-4, momentum=0.9, trust_coefficient=0.001)
@@ -323,12 +281,9 @@ def test_caffe_momentum_with_the_decayed_ratio_is_optaxs_lars():
         updates, state = theirs.update(grads, state, values)
         values = optax.apply_updates(values, updates)
     numbers = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-4}
-    ours = run_other(lambda p: LARS(torch.optim.SGD(p, **numbers), eps=0.0, momentum="caffe", ratio="decayed"))
+    ours = run_other(lambda p: LARS(torch.optim.SGD(p, **numbers), eps=0.0, momentum_form="caffe", ratio="decayed"))
     for a, b in zip(ours, values, strict=True):
         torch.testing.assert_close(a.detach(), torch.tensor(jax.device_get(b)), rtol=1e-10, atol=1e-12)
-
-
-# Properties ------------------------------------------------------------------------------------------------------
 
 
 def one_step(weights, grads, groups=None, **numbers):
@@ -342,6 +297,8 @@ def one_step(weights, grads, groups=None, **numbers):
 
 
 numbers_of_size = strategies.floats(-1e3, 1e3).filter(lambda x: x == 0 or abs(x) > 1e-6)
+
+
 vectors = strategies.lists(strategies.tuples(numbers_of_size, numbers_of_size), min_size=1, max_size=6)
 
 

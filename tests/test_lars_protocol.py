@@ -1,4 +1,4 @@
-"""LARS as torch's Optimizer: everything that PyTorch and its users do with one."""
+"""LARS as an optimizer: hooks, schedulers, state, compilation, sharding, and every optimizer of torch."""
 
 import contextlib
 import copy
@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from lars import LARS, LarsSGD, load_torchlars, split_parameters
 from scripts.benchmarks.traffic import Traffic
-from tests.test_lars import PATHS, by, gradients, reference, tensors
-from tests.test_processes import free_port, spawn
+from tests.helpers import PATHS, by, gradients, reference, spawn, tensors
 
 
 def stepped(optimizer: torch.optim.Optimizer, params: list, steps: int = 3, first: int = 0) -> None:
@@ -36,9 +35,9 @@ def assert_equal(a: list, b: list) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-# torch's own optimizers ------------------------------------------------------------------------------------------
-
 UNSUITABLE = {"LBFGS", "SparseAdam"}
+
+
 CASES = [
     pytest.param(info, case, id=f"{info.optim_cls.__name__}-{case.desc}")
     for info in optim_db
@@ -106,8 +105,6 @@ def test_lbfgs_is_refused():
     with pytest.raises(TypeError, match="LBFGS"):
         LARS(torch.optim.LBFGS(tensors()))
 
-
-# The protocol ----------------------------------------------------------------------------------------------------
 
 SCHEDULERS: dict[str, Any] = {
     "StepLR": {"step_size": 2}, "MultiStepLR": {"milestones": [2]}, "ExponentialLR": {"gamma": 0.5},
@@ -310,14 +307,14 @@ def test_distributed_checkpoint_state_goes_round():
     assert_equal(list(model.parameters()), list(twin.parameters()))
 
 
-@pytest.mark.parametrize("momentum", ["torch", "caffe", "nus"])
-def test_compiles_without_breaks_and_once_for_every_lr(momentum):
+@pytest.mark.parametrize("form", ["torch", "caffe", "nus"])
+def test_compiles_without_breaks_and_once_for_every_lr(form):
     plain, compiled = tensors(dtype=torch.float32), tensors(dtype=torch.float32)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     optimizers = []
     for params in (plain, compiled):
         lr = torch.tensor(1.0)
-        optimizers.append(LARS(torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=1e-4), momentum=momentum))
+        optimizers.append(LARS(torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=1e-4), momentum_form=form))
     stepped(optimizers[0], plain, 1)
     stepped(optimizers[1], compiled, 1)
     torch._dynamo.reset()
@@ -361,9 +358,6 @@ def big() -> list[torch.Tensor]:
     return [torch.randn(300, 200, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
 
-# Kinds of tensors ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_complex_parameters_step_as_their_real_views(path):
     generator = torch.Generator().manual_seed(0)
@@ -379,11 +373,11 @@ def test_complex_parameters_step_as_their_real_views(path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("momentum", ["torch", "caffe", "nus"])
-def test_half_precision_norms_accumulate_in_fp32(dtype, momentum):
+@pytest.mark.parametrize("form", ["torch", "caffe", "nus"])
+def test_half_precision_norms_accumulate_in_fp32(dtype, form):
     """4096 x 2000 weights of 1: a norm of 2,862, whose square is beyond fp16, and gradients whose squares underflow."""
     w = torch.nn.Parameter(torch.ones(4096, 2000, dtype=dtype))
-    optimizer = LARS(torch.optim.SGD([w], lr=1000.0, momentum=0.9), momentum=momentum)
+    optimizer = LARS(torch.optim.SGD([w], lr=1000.0, momentum=0.9), momentum_form=form)
     w.grad = torch.full_like(w, 1e-5)
     optimizer.step()
     assert optimizer.weight_norms.item() == pytest.approx(2862.2, rel=1e-3)
@@ -433,9 +427,6 @@ def test_tiny_and_huge_gradients_move_weights_by_the_trusted_length(scale):
     assert float((w.detach() - before).norm() / before.norm()) == pytest.approx(0.001, rel=1e-3)
 
 
-# Groups ----------------------------------------------------------------------------------------------------------
-
-
 def test_resnet50_splits_into_54_adapted_tensors_and_107():
     from torchvision.models import resnet50
 
@@ -450,7 +441,9 @@ def test_an_excluded_group_has_mlperfs_rule_no_adaptation_and_no_decay():
     params = list(model.parameters())
     expected = [p.detach().clone() for p in params]
     buffers = [torch.zeros_like(p) for p in params]
-    optimizer = LARS(torch.optim.SGD(split_parameters(model, 0.1), lr=1.0, momentum=0.9), momentum="caffe", eps=0.0)
+    optimizer = LARS(
+        torch.optim.SGD(split_parameters(model, 0.1), lr=1.0, momentum=0.9), momentum_form="caffe", eps=0.0
+    )
     for step in range(10):
         lr = 1.0 / (step + 1)
         grads = gradients(params, step)
@@ -461,7 +454,7 @@ def test_an_excluded_group_has_mlperfs_rule_no_adaptation_and_no_decay():
         optimizer.step()
         for p, w, g, v in zip(params, expected, grads, buffers, strict=True):
             if p.dim() > 1:
-                reference([w], [g], [v], lr, 0.9, 0.1, momentum="caffe", eps=0.0)
+                reference([w], [g], [v], lr, 0.9, 0.1, momentum_form="caffe", eps=0.0)
             else:
                 v.mul_(0.9).add_(g)
                 w.sub_(lr * v)
@@ -482,9 +475,6 @@ def test_last_ratios_are_there_by_name():
     unnamed = LARS(torch.optim.SGD(model.parameters(), lr=1.0))
     unnamed.step()
     assert unnamed.names() == ["0.0", "0.1"]
-
-
-# Cost ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("path", "most"), [("alone", 7.01), ("multi-tensor", 13.01)])
@@ -515,7 +505,7 @@ class NothingCrosses(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, {"momentum": "caffe"}, {"momentum": "nus"}, {"ratio": "decayed"}, {"clip": True}]
+    "variant", [{}, {"momentum_form": "caffe"}, {"momentum_form": "nus"}, {"ratio": "decayed"}, {"clip": True}]
 )
 def test_a_step_on_cuda_never_waits_for_the_device(variant):
     """Fake tensors have no values: whatever would read one on the host raises."""
@@ -528,9 +518,6 @@ def test_a_step_on_cuda_never_waits_for_the_device(variant):
             with NothingCrosses():
                 optimizer.step()
         assert optimizer.trust_ratios.device.type == "cuda" and optimizer.trust_ratios.shape == (3,)
-
-
-# Several processes -----------------------------------------------------------------------------------------------
 
 
 def _model() -> torch.nn.Module:
@@ -636,7 +623,3 @@ def test_zero_redundancy_optimizer_takes_the_class_form(tmp_path: Path):
     for rank in (0, 1):
         for a, b in zip(torch.load(tmp_path / f"zero-{rank}.pt"), model.parameters(), strict=True):
             torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
-
-
-def test_free_ports_differ():
-    assert free_port() > 0

@@ -1,21 +1,18 @@
-"""How many processes a run takes on a machine with GPUs, and that a step on one never waits for the device."""
+"""How many processes a run takes on a machine, and how they start."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from lars import LARS
-from train.batchnorm import RunningStatistics
+from tests.helpers import MAIN, SMALL, App, free_port
+from train.config.compose import compose
 from train.errors import UserError
-from train.launch import launch, process_count
-from train.main import composed
-from train.model import resnet8
-from train.signals import ASKING
-from train.step import Arithmetic, train_step
-from train.world import World
+from train.processes.launch import launch, process_count
+from train.processes.signals import STOP_SIGNALS
 
 
 @pytest.mark.parametrize(
@@ -33,31 +30,13 @@ from train.world import World
     ],
 )
 def test_every_gpu_is_used_that_divides_the_batch(gpus, overrides, count, remark):
-    processes, said = process_count(composed(*overrides), gpus)
+    processes, said = process_count(compose(*overrides), gpus)
     assert processes == count and remark in said and bool(said) == bool(remark)
 
 
 def test_more_processes_than_gpus_are_refused():
     with pytest.raises(UserError, match="nproc=9 is more than the 8 GPUs of this machine: use nproc=8"):
-        process_count(composed("data=imagenet", "nproc=9"), 8)
-
-
-def test_a_training_step_never_waits_for_the_device():
-    """Meta tensors have no values, as a GPU's are not there yet: whatever would read one on the host raises."""
-    device = torch.device("meta")
-    with device:
-        model = resnet8(num_classes=64)
-        images, labels = torch.empty(8, 3, 32, 32), torch.empty(8, dtype=torch.int64)
-    optimizer = LARS(torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4))
-    world = World()
-    for _ in range(2):
-        loss = train_step(
-            model, optimizer, [(images, labels)] * 2, 2, RunningStatistics(model, world), world,
-            Arithmetic(device), lr=1.0, smoothing=0.1,
-        )  # fmt: skip
-    assert loss is not None and loss.device == device
-    with pytest.raises(RuntimeError):
-        loss.item()
+        process_count(compose("data=imagenet", "nproc=9"), 8)
 
 
 @pytest.mark.parametrize(("is_finished", "code"), [(True, 0), (False, 75)])
@@ -72,9 +51,52 @@ def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_f
     monkeypatch.setattr("torch.distributed.run.run", run)
     if is_finished:
         (tmp_path / "result.json").touch()
-    handlers = {number: signal.getsignal(number) for number in ASKING}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         assert launch(2, [], tmp_path) == code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def test_two_torchrun_agents_train_as_one_job(tmp_path: Path):
+    port = free_port()
+    agent = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "test",
+        str(MAIN), *SMALL, "epochs=1", "name=two-nodes",
+    ]  # fmt: skip
+    agents = [
+        subprocess.Popen(agent, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [a.communicate(timeout=240)[0] for a in agents]
+    assert [a.returncode for a in agents] == [0, 0], said
+    assert "".join(said).count("x 2 processes") == 1
+    run = tmp_path / "runs" / "two-nodes"
+    assert len((run / "log.jsonl").read_text().splitlines()) == 1 and (run / "result.json").exists()
+
+
+def test_torchrun_with_two_processes_shares_one_run_folder(tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(MAIN),
+    ]
+    done = subprocess.run([*command, *SMALL, "epochs=1"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    refused = subprocess.run([*command, "-m", "batch=256,8k"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.count("error: -m under torchrun") == 1
+
+
+def test_nproc_starts_the_processes_by_itself_and_a_sweep_follows_job_after_job(app: App, tmp_path: Path):
+    done = app("-m", *SMALL, "epochs=1", "nproc=2", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("x 2 processes") == done.stdout.count("finished: ") == 2
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2

@@ -1,71 +1,39 @@
-"""One small data set in every form in which people have ImageNet: the same images, in the same order."""
+"""One small data set in every layout in which people have ImageNet: the same images, in the same order."""
 
+import hashlib
 import io
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, App
-from train.data import layouts
+from tests.helpers import (
+    ROOT,
+    WNIDS,
+    App,
+    add,
+    content,
+    everything,
+    expected,
+    image_folder,
+    images,
+    parquet,
+    shards,
+    tar_of,
+)
 from train.data.cache import made_once
 from train.data.index import FOLDER
-from train.data.sources import Source, open_sources
+from train.data.layouts import archives, folders, layout
+from train.data.sources import open_sources
 from train.errors import UserError
-
-WNIDS = ["n00000007", "n00000042", "n00000099"]
-Image_ = tuple[str, str, int, bytes]  # split, file name, label, content
-
-
-def images() -> Iterator[Image_]:
-    """24 training and 9 validation images; class 1 has one whose name sorts elsewhere with its ending than without."""
-    number = 0
-    for label, wnid in enumerate(WNIDS):
-        for i in range(8):
-            name = f"{wnid}_{i}.JPEG" if (label, i) != (1, 3) else f"{wnid}_2-1.JPEG"
-            yield "train", name, label, content(label, i)
-    for i in range(3):
-        for label in (2, 0, 1):
-            number += 1
-            yield "val", f"ILSVRC2012_val_{number:08d}.JPEG", label, content(label, 50 + i)
-
-
-def content(label: int, number: int) -> bytes:
-    generator = np.random.default_rng(100 * label + number)
-    pixels = generator.integers(80 * label, 80 * label + 80, (40 + number % 9, 60, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=90)
-    return out.getvalue()
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
-            add(tar, name, data)
-    return out.getvalue()
-
-
-def image_folder(root: Path) -> None:
-    for split, name, label, data in images():
-        path = root / split / WNIDS[label] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
 
 
 def official(root: Path) -> None:
@@ -74,8 +42,8 @@ def official(root: Path) -> None:
         f"{wnid}.tar": tar_of({n: d for s, n, label, d in images() if s == "train" and WNIDS[label] == wnid})
         for wnid in reversed(WNIDS)
     }
-    (root / layouts.TRAIN_TAR).write_bytes(tar_of(train))
-    (root / layouts.VAL_TAR).write_bytes(tar_of({n: d for s, n, _, d in images() if s == "val"}))
+    (root / archives.TRAIN_TAR).write_bytes(tar_of(train))
+    (root / archives.VAL_TAR).write_bytes(tar_of({n: d for s, n, _, d in images() if s == "val"}))
     # ids are in no order of the names
     ids = {0: 3, 1: 1, 2: 2}
     synsets = np.zeros(4, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
@@ -86,7 +54,7 @@ def official(root: Path) -> None:
     scipy_io.savemat(meta, {"synsets": synsets})
     truth = "".join(f"{ids[label]}\n" for s, _, label, _ in images() if s == "val")
     folder = "ILSVRC2012_devkit_t12/data/"
-    with tarfile.open(root / layouts.DEVKIT, "w:gz") as tar:
+    with tarfile.open(root / archives.DEVKIT, "w:gz") as tar:
         add(tar, folder + "meta.mat", meta.getvalue())
         add(tar, folder + "ILSVRC2012_validation_ground_truth.txt", truth.encode())
 
@@ -94,42 +62,12 @@ def official(root: Path) -> None:
 def kaggle(root: Path) -> None:
     lines = ["ImageId,PredictionString"]
     for split, name, label, data in images():
-        path = root / layouts.KAGGLE / split / (WNIDS[label] if split == "train" else "") / name
+        path = root / folders.KAGGLE / split / (WNIDS[label] if split == "train" else "") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         if split == "val":
             lines.append(f"{path.stem},{WNIDS[label]} 1 2 3 4 {WNIDS[label]} 5 6 7 8 ")
-    (root / layouts.KAGGLE_LABELS).write_text("\n".join(lines) + "\n")
-
-
-def shards(root: Path) -> None:
-    """As timm/imagenet-1k-wds: shuffled over shards, a class number in .cls, the rest in .json."""
-    for split, word in (("train", "train"), ("val", "validation")):
-        mine = [image for image in images() if image[0] == split]
-        for i in range(3):
-            files = {}
-            for _, name, label, data in mine[i::3]:
-                stem = Path(name).stem
-                files |= {f"{stem}.cls": str(label).encode(), f"{stem}.jpg": data}
-                files[f"{stem}.json"] = json.dumps({"label": label, "filename": name}).encode()
-            (root / f"imagenet1k-{word}-{i:04d}.tar").write_bytes(tar_of(files))
-
-
-def parquet(root: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    (root / "data").mkdir()
-    features = {"info": {"features": {"label": {"names": ["zebra", "ant", "mole"], "_type": "ClassLabel"}}}}
-    for split, word in (("train", "train"), ("val", "validation")):
-        mine = [image for image in images() if image[0] == split]
-        for i in range(2):
-            part = mine[i::2]
-            paths = [f"{Path(n).stem}_{WNIDS[label]}.JPEG" for _, n, label, _ in part]
-            pictures = [{"bytes": d, "path": p} for (_, _, _, d), p in zip(part, paths, strict=True)]
-            table = pa.table({"image": pictures, "label": [label for _, _, label, _ in part]})
-            table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
-            pq.write_table(table, root / "data" / f"{word}-{i:05d}-of-00002.parquet", row_group_size=3)
+    (root / folders.KAGGLE_LABELS).write_text("\n".join(lines) + "\n")
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
@@ -149,16 +87,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return root
 
 
-def everything(source: Source) -> list[tuple[int, bytes]]:
-    labels = source.labels(slice(None)).tolist()
-    return [(labels[i], source.read(i)) for i in range(len(source))]
-
-
-def expected(split: str) -> list[tuple[int, bytes]]:
-    mine = [image for image in images() if image[0] == split]
-    return [(label, data) for _, _, label, data in sorted(mine, key=lambda i: (i[2], Path(i[1]).stem))]
-
-
 def test_every_layout_gives_the_same_images_in_the_order_of_class_and_name(root: Path, tmp_path: Path):
     train, val = open_sources(root)
     assert everything(train) == expected("train")
@@ -173,7 +101,6 @@ def test_every_layout_gives_the_same_images_in_the_order_of_class_and_name(root:
 
 @pytest.mark.slow
 def test_every_layout_trains_to_the_same_weights(app: App, tmp_path: Path):
-    import hashlib
 
     ends = {}
     for i, (name, make) in enumerate(LAYOUTS.items()):
@@ -200,9 +127,6 @@ def test_names_that_are_missing_leave_the_stored_order(tmp_path: Path):
     train, _ = open_sources(tmp_path)
     assert everything(train) == [(0, b"\3"), (0, b"\4"), (1, b"\5")] and not train.index.is_named
     assert train.name(0) == f"row 1 of row group 0 in {tmp_path}/train-0.parquet"
-
-
-# The index -------------------------------------------------------------------------------------------------------
 
 
 def test_the_index_is_made_once_and_again_when_the_data_change(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -260,9 +184,6 @@ def test_what_one_process_makes_others_wait_for(tmp_path: Path):
     assert len(made) == 1 and (tmp_path / "a" / "file").read_text() == "whole"
 
 
-# Damage ----------------------------------------------------------------------------------------------------------
-
-
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -280,8 +201,8 @@ def overwrite(path: Path, at: int) -> None:
 
 
 def second_class(root: Path) -> tuple[Path, int]:
-    with tarfile.open(root / layouts.TRAIN_TAR) as tar:
-        return root / layouts.TRAIN_TAR, tar.getmembers()[1].offset
+    with tarfile.open(root / archives.TRAIN_TAR) as tar:
+        return root / archives.TRAIN_TAR, tar.getmembers()[1].offset
 
 
 def unlabelled(path: Path) -> None:
@@ -298,19 +219,19 @@ def one_class_less(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "harm", "said"),
     [
-        (official, lambda r: cut(r / layouts.TRAIN_TAR, 0.6), f"{layouts.TRAIN_TAR} is damaged or cut short"),
-        (official, lambda r: cut(r / layouts.VAL_TAR, 0.5), f"{layouts.VAL_TAR} is .*cut short.*download it again"),
-        (official, lambda r: (r / layouts.DEVKIT).unlink(), "lacks ILSVRC2012_devkit_t12.tar.gz .validation labels"),
-        (official, lambda r: cut(r / layouts.DEVKIT, 0.5), f"cannot read .*{layouts.DEVKIT}.*download it again"),
-        (official, lambda r: (r / layouts.VAL_TAR).unlink(), "lacks ILSVRC2012_img_val.tar.*download"),
-        (official, lambda r: (r / layouts.VAL_TAR).write_text("<html>"), "is no tar file, or cut short.*download"),
+        (official, lambda r: cut(r / archives.TRAIN_TAR, 0.6), f"{archives.TRAIN_TAR} is damaged or cut short"),
+        (official, lambda r: cut(r / archives.VAL_TAR, 0.5), f"{archives.VAL_TAR} is .*cut short.*download it again"),
+        (official, lambda r: (r / archives.DEVKIT).unlink(), "lacks ILSVRC2012_devkit_t12.tar.gz .validation labels"),
+        (official, lambda r: cut(r / archives.DEVKIT, 0.5), f"cannot read .*{archives.DEVKIT}.*download it again"),
+        (official, lambda r: (r / archives.VAL_TAR).unlink(), "lacks ILSVRC2012_img_val.tar.*download"),
+        (official, lambda r: (r / archives.VAL_TAR).write_text("<html>"), "is no tar file, or cut short.*download"),
         (official, lambda r: overwrite(*second_class(r)), "damaged or cut short at byte.*download"),
-        (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).unlink(), "has no labels: .*LOC_val_solution.csv is missing"),
-        (official, lambda r: flip_a_bit(r / layouts.DEVKIT), f"cannot read .*{layouts.DEVKIT}.*download it again"),
-        (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).write_text("a,b\n1,2\n"), "no ImageId and PredictionString"),
-        (kaggle, lambda r: (r / layouts.KAGGLE_LABELS).write_text("ImageId,PredictionString\n1\n"), "no ImageId and"),
-        (shards, lambda r: (r / layouts.PACK).write_text("{"), "pack.json is damaged .*pack anew into another folder"),
-        (kaggle, lambda r: shutil.rmtree(r / layouts.KAGGLE / "val"), "must hold train/<class>/. and val"),
+        (kaggle, lambda r: (r / folders.KAGGLE_LABELS).unlink(), "has no labels: .*LOC_val_solution.csv is missing"),
+        (official, lambda r: flip_a_bit(r / archives.DEVKIT), f"cannot read .*{archives.DEVKIT}.*download it again"),
+        (kaggle, lambda r: (r / folders.KAGGLE_LABELS).write_text("a,b\n1,2\n"), "no ImageId and PredictionString"),
+        (kaggle, lambda r: (r / folders.KAGGLE_LABELS).write_text("ImageId,PredictionString\n1\n"), "no ImageId and"),
+        (shards, lambda r: (r / layout.PACK).write_text("{"), "pack.json is damaged .*pack anew into another folder"),
+        (kaggle, lambda r: shutil.rmtree(r / folders.KAGGLE / "val"), "must hold train/<class>/. and val"),
         (shards, lambda r: cut(r / "imagenet1k-train-0001.tar", 0.7), "imagenet1k-train-0001.tar is .*cut short"),
         (shards, lambda r: unlabelled(r / "imagenet1k-train-0001.tar"), "no label .* for a: is it a WebDataset shard"),
         (shards, lambda r: [p.unlink() for p in r.glob("*validation*")], "none whose name says val"),
@@ -336,7 +257,7 @@ def test_a_member_that_does_not_decode_is_named(app: App, tmp_path: Path):
     done = app(f"data.root={tmp_path}", "batch.total=12", "batch.micro=6", "data.workers=2", "epochs=1")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert f"{member.name} in {tmp_path}/imagenet1k-train-0001.tar" in last and "mend or remove" in last
+    assert f"{member.name} in {tmp_path}/imagenet1k-train-0001.tar" in last and "repair or remove" in last
 
 
 @pytest.mark.parametrize("first", [0.0, 0.5], ids=["data", "footer"])
@@ -353,69 +274,27 @@ def test_a_parquet_file_damaged_while_it_is_read_is_named(tmp_path: Path, first:
     assert "\n" not in str(caught.value)
 
 
-# Scripts ---------------------------------------------------------------------------------------------------------
+def folder(root: Path, tree: dict[str, list[str]]) -> Path:
+    for place, names in tree.items():
+        (root / place).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (40, 30), "red").save(root / place / name, "JPEG")
+    return root
 
 
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-
-def test_check_data_counts_and_lists_what_does_not_decode(tmp_path: Path):
-    image_folder(tmp_path)
-    bad = tmp_path / "train" / WNIDS[2] / f"{WNIDS[2]}_5.JPEG"
-    bad.write_bytes(bad.read_bytes()[:500])
-    (tmp_path / "val" / WNIDS[0] / "extra.JPEG").write_text("<html>404</html>")
-    done = script("check_data", tmp_path)
-    assert done.returncode == 0
-    assert f"layout    ImageFolder in {tmp_path}" in done.stdout and "NOT ILSVRC-2012" in done.stdout
-    assert "train     24 images (ILSVRC-2012: 1,281,167), 0.0 GB, 8 to 8 of each class" in done.stdout
-    done = script("check_data", tmp_path, "--decode", "--workers", 2)
-    assert done.returncode == 1 and "2 of 34 images do not decode" in done.stdout
-    assert f"cannot decode {bad}" in done.stdout and "extra.JPEG" in done.stdout
-    assert script("check_data", tmp_path / "none").returncode == 2
-
-
-def pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-
-
-def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(tmp_path: Path):
-    root, out = tmp_path / "root", tmp_path / "out"
-    image_folder(root)
-    done = script("pack", root, out, "--square", 48, "--workers", 2)
-    assert done.returncode == 0, done.stderr
-    within = script("pack", root, root / "pack")
-    assert within.returncode == 2 and "give an OUT beside it" in within.stderr and not (root / "pack").exists()
-    assert "33 images in 2 shards, 48 x 48 pixels, JPEG quality 95: about 0.00 GB" in done.stdout
-    originals, packed = open_sources(root), open_sources(out)
-    for a, b in zip(originals, packed, strict=True):
-        assert a.labels(slice(None)).tolist() == b.labels(slice(None)).tolist() and a.classes == b.classes
-        for i in range(len(a)):
-            small = Image.open(io.BytesIO(a.read(i))).resize((48, 48), Image.Resampling.BILINEAR)
-            assert np.abs(pixels(b.read(i)) - np.asarray(small).astype(int)).mean() < 4
-    names, how = packed[0].index.fingerprint.split("-")
-    assert names == originals[0].index.fingerprint and how
-    wds = pytest.importorskip("webdataset")
-    read = [(s["cls"], s["jpg"]) for s in wds.WebDataset(str(out / "train-00000.tar"), shardshuffle=False)]
-    assert sorted((int(label), jpg) for label, jpg in read) == sorted(everything(packed[0]))
-
-
-@pytest.mark.slow
-def test_packing_goes_on_where_it_was_and_keeps_to_its_form(tmp_path: Path):
-    root, out = tmp_path / "root", tmp_path / "out"
-    root.mkdir()
-    parquet(root)
-    assert script("pack", root, out, "--original").returncode == 0
-    assert everything(open_sources(out)[0]) == expected("train")
-    shard = out / "val-00000.tar"
-    whole, stamp = shard.read_bytes(), (out / "train-00000.tar").stat().st_mtime_ns
-    shard.unlink()
-    with pytest.raises(UserError, match="lacks 1 of 2 shards, such as val-00000.tar: start scripts/pack.py again"):
-        open_sources(out)
-    assert script("pack", root, out, "--original").returncode == 0
-    assert shard.read_bytes() == whole and (out / "train-00000.tar").stat().st_mtime_ns == stamp
-    done = script("pack", root, out, "--shorter", 32)
-    assert done.returncode == 2 and "holds a pack of other images or in another form" in done.stderr
-    done = script("pack", out, root)
-    assert done.returncode == 2 and "is not empty and holds no pack" in done.stderr
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({}, "holds nothing: expected train/<class>"),
+        ({"train/a": ["1.jpg"]}, "no folder val"),
+        ({"train": [], "val": []}, "no class folders"),
+        ({"train/a": ["1.jpg"], "val/b": ["1.jpg"]}, "in only one of them: a, b"),
+        ({"train/a": [], "val/a": ["1.jpg"]}, "no image files"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_is_named(tmp_path, tree, said):
+    root = folder(tmp_path / "root", tree)
+    root.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=said) as caught:
+        open_sources(root)
+    assert str(root) in str(caught.value)

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("mlperf_logging", reason="needs the extra: pip install -e '.[mlperf]'")
 from mlperf_logging.compliance_checker import mlp_compliance
 from mlperf_logging.mllog import mllog
 from mlperf_logging.rcp_checker import rcp_checker
 
 from train import app
+from train.config.compose import compose
 from train.errors import Diverged, UserError
-from train.main import composed
-from train.mlperf import MLPerfLog
-from train.signals import StopRequest
-from train.world import World
+from train.output.mlperf import MLPerfLogger
+from train.processes.signals import StopRequest
+from train.processes.world import World
+
+pytest.importorskip("mlperf_logging", reason="needs the extra: pip install -e '.[mlperf]'")
+
 
 # two classes of fractals that 100 steps tell apart, and what the closed division fixes for LARS
 EASY = [
@@ -27,11 +28,12 @@ EASY = [
     "schedule.origin=warmup", "schedule.end_lr=1e-4", "epochs=5", "name=run", "mlperf_log=true",
 ]  # fmt: skip
 
+
 Event = dict
 
 
 def train(folder: Path, *overrides: str) -> Path:
-    app.train(composed(*EASY, f"runs_dir={folder}", *overrides), World(), StopRequest(), "test")
+    app.train(compose(*EASY, f"runs_dir={folder}", *overrides), World(), StopRequest(), "test")
     return folder / "run/mlperf.log"
 
 
@@ -160,7 +162,7 @@ def test_a_resumed_run_goes_on_in_its_log_as_if_nothing_had_been(real: Path, tmp
 
 def test_a_log_that_would_lack_the_runs_beginning_is_refused(tmp_path: Path):
     train(tmp_path, "max_steps=2", "mlperf_log=false")
-    with pytest.raises(UserError, match="does not hold this run from its beginning: go on without mlperf_log=true"):
+    with pytest.raises(UserError, match="does not hold this run from its beginning: resume without mlperf_log=true"):
         train(tmp_path)
 
 
@@ -174,10 +176,10 @@ def test_a_run_that_ends_below_the_target_is_aborted_and_so_is_one_that_diverges
 
 def test_after_a_step_back_with_a_lower_lr_the_log_is_closed(tmp_path: Path):
     path = train(tmp_path, "max_steps=4")
-    log = MLPerfLog(path, 0)
+    log = MLPerfLogger(path, 0)
     log.abort()
     before = path.read_text()
-    later = MLPerfLog(path, 0)
+    later = MLPerfLogger(path, 0)
     later.training(2)
     later.evaluated(2, 80.0)
     assert path.read_text() == before and '"status": "aborted"' in before
@@ -211,7 +213,7 @@ def test_the_convergence_checker_accepts_the_reference_mean_and_refuses_half_of_
         folder = tmp_path / str(epochs)
         folder.mkdir()
         for i in range(5):
-            log = MLPerfLog(folder / f"result_{i}.txt", None)
+            log = MLPerfLogger(folder / f"result_{i}.txt", None)
             facts = {"submission_org": "SYNTHETIC, made by a test", "submission_benchmark": "resnet"}
             log.start({**facts, "global_batch_size": batch})
             log.training(epochs)

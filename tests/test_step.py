@@ -1,14 +1,18 @@
-"""The gradient of a step: accumulated, it is the mean over micro-batches; with fixed statistics, that of one batch."""
+"""The gradient of a step: accumulated, it is the mean over micro-batches; nothing waits for the device."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from train.batchnorm import RunningStatistics
-from train.model import resnet8
-from train.step import Arithmetic, MicroBatch, train_step
-from train.world import World
+from lars import LARS
+from train.data.loader import MicroBatch
+from train.engine.batchnorm import RunningStatistics
+from train.engine.precision import Precision
+from train.engine.step import Step
+from train.processes.world import World
+from train.resnet import resnet8
 
 COUNT, SIZE, CLASSES, SMOOTHING = 4, 6, 10, 0.1
 
@@ -33,16 +37,24 @@ def micro_batches() -> list[MicroBatch]:
     ]
 
 
+def connected(model: nn.Module, count: int, device: str = "cpu", optimizer: Optimizer | None = None) -> Step:
+    """A step of ``count`` micro-batches; without an ``optimizer`` it is SGD's."""
+    world = World()
+    return Step(
+        model=model,
+        optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.0),
+        statistics=RunningStatistics(model, world),
+        world=world,
+        precision=Precision(torch.device(device)),
+        label_smoothing=SMOOTHING,
+        micro_batches=count,
+    )
+
+
 def accumulated(model: nn.Module, micro_batches: list[MicroBatch]) -> list[Tensor]:
     """The gradients with which the app's own step moves the weights; here it moves them by nothing."""
-    seen: list[Tensor] = []
-    world = World()
-    train_step(
-        model, torch.optim.SGD(model.parameters(), lr=0.0), micro_batches, COUNT, RunningStatistics(model, world),
-        world, Arithmetic(world.device), lr=0.0, smoothing=SMOOTHING,
-        watch=lambda loss: seen.extend(p.grad.clone() for p in model.parameters() if p.grad is not None),
-    )  # fmt: skip
-    return seen
+    connected(model, COUNT)(micro_batches, lr=0.0)
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
 def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -73,3 +85,18 @@ def test_with_batchnorm_in_evaluation_mode_it_is_that_of_one_large_batch(model, 
     model.eval()
     large = gradients(model, *map(torch.cat, zip(*micro_batches, strict=True)))
     assert difference(accumulated(model, micro_batches), large) < 1e-6
+
+
+def test_a_training_step_never_waits_for_the_device():
+    """Meta tensors have no values, as a GPU's are not there yet: whatever would read one on the host raises."""
+    device = torch.device("meta")
+    with device:
+        model = resnet8(num_classes=64)
+        images, labels = torch.empty(8, 3, 32, 32), torch.empty(8, dtype=torch.int64)
+    optimizer = LARS(torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4))
+    step = connected(model, 2, "meta", optimizer)
+    for _ in range(2):
+        loss = step([(images, labels)] * 2, lr=1.0)
+    assert loss.device == device
+    with pytest.raises(RuntimeError):
+        loss.item()

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from scripts import add_record
-from scripts.reporting import records, tables
-from train.data import ILSVRC_2012
+from scripts import add_record, records
+from scripts.reporting import tables
+from train.config.compose import compose
+from train.data.dataset import ILSVRC_2012
 from train.errors import UserError
-from train.main import composed
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that a run of ``batch=8k`` on ImageNet would leave; its numbers are made up."""
-    settings = composed("batch=8k", "data.root=/somewhere", "seed=3", "nproc=8", "precision=bf16")
+    settings = compose("batch=8k", "data.root=/somewhere", "seed=3", "nproc=8", "precision=bf16")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))

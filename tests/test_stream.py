@@ -1,4 +1,4 @@
-"""A folder of JPEG files as cameras and the web make them, trained at 224 pixels with ResNet-50."""
+"""A folder of JPEG files as cameras and the web make them, through workers."""
 
 import io
 import json
@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import App
-from train import config
-from train.config import Plan
-from train.data import augment, open_data
-from train.data.decode import draw, training_image
+from tests.helpers import App, image_folder
+from train.config.compose import compose
+from train.data import imagenet
+from train.data.kinds import open_data
+from train.data.loader import MicroBatch
 from train.errors import UserError
-from train.main import composed
-from train.step import MicroBatch
-from train.world import World
+from train.plan import Plan
+from train.processes.world import World
 
 SIZES = [(500, 375), (375, 500), (640, 480), (320, 240), (800, 600), (333, 500)]
+
+
 COLOURS = [(200, 40, 40), (40, 160, 60), (50, 60, 200)]
 
 
@@ -70,17 +71,17 @@ def test_real_sized_jpegs_train_at_224_below_half_of_ln_classes(app: App, root: 
 
 
 @pytest.fixture
-def settings(root: Path) -> config.ImageNetConfig:
-    data = composed(f"data.root={root}").data
-    assert isinstance(data, config.ImageNetConfig)
+def settings(root: Path) -> imagenet.Config:
+    data = compose(f"data.root={root}").data
+    assert isinstance(data, imagenet.Config)
     return data
 
 
-def batches(settings: config.ImageNetConfig, workers: int, epoch: int = 0) -> list[MicroBatch]:
+def batches(settings: imagenet.Config, workers: int, epoch: int = 0) -> list[MicroBatch]:
     settings.workers = workers
     data = open_data(settings)
-    loader = data.make_loader(Plan(12, 6, 2, 1, data.train_images, 1), 0, World())
-    taken = [(x, y) for x, y in loader.train(epoch, 0)]
+    loader, plan = data.make_loader(World(), 0), Plan(12, 6, 2, 1, data.train_images, 1)
+    taken = [(x, y) for x, y in loader.training_batches(plan, epoch, 0)]
     loader.close()
     return taken
 
@@ -104,7 +105,7 @@ def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):
     from train.data.sources import open_sources
 
     train, _ = open_sources(Path(settings.root or ""))
-    from train.data.order import epoch_order
+    from train.data.randomness import epoch_order
 
     index = int(epoch_order(0, 0, data.train_images)[0])
     whole = normalise(to_tensor(Image.open(io.BytesIO(train.read(index))).convert("RGB")))
@@ -119,75 +120,15 @@ def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):
     assert nearest < 1.01 / 255 / min(settings.std)
 
 
-def jpeg(image: Image.Image, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, options.pop("format", "JPEG"), **{"quality": 90, **options})
-    return out.getvalue()
-
-
-def kinds() -> dict[str, bytes]:
-    image = picture(2, 0)
-    exif = image.getexif()
-    exif[0x0112] = 6
-    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return {
-        "RGB": jpeg(image), "444": jpeg(image, subsampling=0), "progressive": jpeg(image, progressive=True),
-        "grey": jpeg(image.convert("L")), "CMYK": jpeg(image.convert("CMYK")), "rotated": jpeg(image, exif=exif),
-        "PNG": jpeg(image, format="PNG"), "16 bits": jpeg(deep, format="PNG"),
-        "alpha": jpeg(image.convert("LA"), format="PNG"), "one row": jpeg(image.crop((0, 0, 300, 1))),
-        "one pixel": jpeg(image.crop((0, 0, 1, 1))), "large": jpeg(image.resize((1600, 1200))),
-    }  # fmt: skip
-
-
-class Contents:
-    """A source of images in memory."""
-
-    def __init__(self, contents: list[bytes]) -> None:
-        self._contents = contents
-
-    def read(self, index: int) -> bytes:
-        return self._contents[index]
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-
-@pytest.mark.parametrize("crop", ["minimal", "scale_and_aspect"])
-@pytest.mark.parametrize("kind", kinds())
-def test_training_images_are_pillows_to_one_of_255(settings, kind, crop):
-    settings.train_crop = crop
-    source = Contents([kinds()[kind]])
-    whole = Image.open(io.BytesIO(source.read(0))).convert("RGB")
-    worst = 0
-    for epoch in range(8):
-        drawn = draw(settings, 0, epoch, np.array([0]))[0]
-        got, is_plain = training_image(source, 0, settings, drawn)  # type: ignore[arg-type]
-        if crop == "minimal":
-            left, upper = drawn.tolist()
-            square = whole.resize((256, 256), Image.Resampling.BILINEAR)
-            wanted = square.crop((left, upper, left + 224, upper + 224))
-        else:
-            box = augment.scale_and_aspect_box(*whole.size, drawn, 0.08)
-            wanted = whole.crop(box).resize((224, 224), Image.Resampling.BILINEAR)
-        assert got.shape == (224, 224, 3) and got.dtype == np.uint8
-        difference = np.abs(got.astype(int) - np.asarray(wanted).astype(int))
-        worst = max(worst, difference.max())
-        if kind == "large":
-            assert difference.mean() < 4
-    assert is_plain == (kind not in ("CMYK", "PNG", "16 bits", "alpha"))
-    # half the decoded size leaves out high frequencies, and rounds the rectangle to pixels of its own
-    assert worst <= (1 if kind != "large" else 60)
-
-
 def test_files_that_only_pillow_decodes_are_named_once(settings, root):
     data = open_data(settings)
     for workers in (0, 2):
         settings.workers = workers
-        loader = data.make_loader(Plan(12, 6, 2, 1, data.train_images, 2), 0, World())
-        list(loader.train(0, 0))
+        loader, plan = data.make_loader(World(), 0), Plan(12, 6, 2, 1, data.train_images, 2)
+        list(loader.training_batches(plan, 0, 0))
         (line,) = loader.remarks(0.01)
         assert "not plain JPEG, decoded by Pillow: 3 files" in line and f"{root}/train/n00000000/2.JPEG" in line
-        list(loader.train(1, 0))
+        list(loader.training_batches(plan, 1, 0))
         assert loader.remarks(0.04) == []
         (line,) = loader.remarks(0.2)
         assert f"waited for data 20% of the epoch: more than data.workers={workers}" in line and "pack" in line
@@ -198,3 +139,34 @@ def test_an_empty_root_is_the_users_mistake(settings):
     settings.root = None
     with pytest.raises(UserError, match="IMAGENET_DIR"):
         open_data(settings)
+
+
+def spoil(root: Path) -> list[Path]:
+    folder = root / "train" / "n00000042"
+    bad = sorted(folder.iterdir())[:3]
+    bad[0].write_bytes(b"")
+    bad[1].write_text("<html>404</html>")
+    bad[2].write_bytes(bad[2].read_bytes()[:400])
+    return bad
+
+
+def test_bad_images_stop_the_run_or_their_neighbours_stand_in_and_are_listed(app: App, tmp_path: Path):
+    image_folder(tmp_path / "root")
+    bad = spoil(tmp_path / "root")
+    arguments = [
+        f"data.root={tmp_path}/root", "model=resnet8", "data.size=32", "data.resize=40", "batch.total=12",
+        "batch.micro=6", "epochs=2", "name=run", "precision=fp32",
+    ]  # fmt: skip
+    stopped = app(*arguments, "data.workers=2")
+    assert stopped.returncode == 2 and "repair or remove the file" in stopped.stderr.splitlines()[-1]
+    ends = []
+    for workers in (0, 2):
+        done = app(*arguments, "data.on_bad_image=skip", f"data.workers={workers}", f"runs_dir=w{workers}")
+        assert done.returncode == 0, done.stderr
+        lines = [
+            line for line in done.stdout.splitlines() if line.startswith("skipped and replaced by their neighbours")
+        ]
+        # once each, at the end of the epoch in which they came first
+        assert all(sum(str(path) in line for line in lines) == 1 for path in bad)
+        ends.append((tmp_path / f"w{workers}/run/weights.pt").read_bytes())
+    assert ends[0] == ends[1]

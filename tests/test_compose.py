@@ -1,14 +1,11 @@
-"""The presets: published numbers, the scale-down rule, and that every combination composes."""
+"""The presets and overrides: published numbers, the scale-down rule, and the name that follows from them."""
 
 from dataclasses import asdict
 
 import pytest
-from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 
-from train import command_line, config
-from train.errors import UserError
-from train.main import CONFIGS, composed
+from tests.helpers import name_of, plan_for
+from train.config.compose import compose
 
 PRESETS = ("256", "8k", "16k", "32k")
 
@@ -23,7 +20,7 @@ PRESETS = ("256", "8k", "16k", "32k")
     ],
 )
 def test_preset_on_imagenet_is_the_published_row(preset, optimizer, total, lr, warmup):
-    c = composed(f"batch={preset}", "data=imagenet")
+    c = compose(f"batch={preset}", "data=imagenet")
     assert (c.optimizer.name, c.batch.total, c.optimizer.lr) == (optimizer, total, lr)
     assert (c.schedule.warmup_epochs, c.epochs, c.schedule.power, c.schedule.origin) == (
         warmup,
@@ -45,7 +42,7 @@ def test_preset_on_imagenet_is_the_published_row(preset, optimizer, total, lr, w
     ],
 )
 def test_fractals_divide_the_batch_by_8_and_only_the_sgd_lr_follows(preset, total, sgd_lr, lars_lr, micro):
-    sgd, lars = (composed(f"batch={preset}", f"optimizer={o}") for o in ("sgd", "lars"))
+    sgd, lars = (compose(f"batch={preset}", f"optimizer={o}") for o in ("sgd", "lars"))
     assert sgd.batch.total == lars.batch.total == total and sgd.batch.micro == micro
     assert (sgd.optimizer.lr, lars.optimizer.lr) == pytest.approx((sgd_lr, lars_lr))
     assert sgd.schedule.warmup_epochs == lars.schedule.warmup_epochs == (0 if preset == "256" else 5)
@@ -55,37 +52,32 @@ def test_fractals_divide_the_batch_by_8_and_only_the_sgd_lr_follows(preset, tota
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 @pytest.mark.parametrize("data", ["fractals", "imagenet"])
 def test_every_preset_composes_with_both_optimizers(preset, optimizer, data):
-    c = composed(f"batch={preset}", f"optimizer={optimizer}", f"data={data}")
+    c = compose(f"batch={preset}", f"optimizer={optimizer}", f"data={data}")
     assert c.optimizer.name == optimizer and c.data.name == data and c.batch.preset == preset
     if optimizer == "sgd":
         assert c.optimizer.lr == pytest.approx(0.2 * c.batch.total / 256)
     images = 1_281_167 if data == "imagenet" else 20_480
-    assert config.make_plan(c, images, 1).steps > 0
-
-
-def test_the_32k_row_takes_39_steps_an_epoch_and_drops_3215_images():
-    plan = config.make_plan(composed("batch=32k", "data=imagenet"), 1_281_167, 8)
-    assert (plan.steps_per_epoch, plan.dropped, plan.accumulation) == (39, 3215, 64)
+    assert plan_for(c, images).steps > 0
 
 
 def test_default_is_the_32k_row_on_fractals():
-    assert asdict(composed()) == asdict(composed("batch=32k", "data=fractals", "optimizer=lars", "model=resnet8"))
+    assert asdict(compose()) == asdict(compose("batch=32k", "data=fractals", "optimizer=lars", "model=resnet8"))
 
 
 def test_a_total_given_by_hand_is_taken_as_it_is():
-    assert composed("batch=8k", "batch.total=96", "batch.micro=32").batch.total == 96
+    assert compose("batch=8k", "batch.total=96", "batch.micro=32").batch.total == 96
 
 
 def test_data_root_alone_means_imagenet_and_an_explicit_data_wins(tmp_path):
-    assert composed(f"data.root={tmp_path}").data.name == "imagenet"
-    assert composed(f"data.root={tmp_path}", "data=fractals").data.name == "fractals"
+    assert compose(f"data.root={tmp_path}").data.name == "imagenet"
+    assert compose(f"data.root={tmp_path}", "data=fractals").data.name == "fractals"
 
 
 def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGENET_DIR", str(tmp_path))
-    assert composed("data=imagenet").data.root == str(tmp_path)
-    assert composed("data=imagenet", "data.root=/x").data.root == "/x"
-    assert composed().data.root is None
+    assert compose("data=imagenet").data.root == str(tmp_path)
+    assert compose("data=imagenet", "data.root=/x").data.root == "/x"
+    assert compose().data.root is None
 
 
 @pytest.mark.parametrize(
@@ -103,24 +95,13 @@ def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
     ],
 )
 def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, name):
-    spelled = command_line.spell(overrides, under_torchrun=False)
-    settings = composed(*overrides)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        assert command_line.default_name(settings, spelled) == name
+    assert name_of(*overrides) == name
 
 
-def test_options_may_follow_the_data_root():
-    spelled = command_line.spell(["batch=8k", "data.root=/x", "--cfg", "job"], under_torchrun=False)
-    parsed = get_args_parser().parse_args(spelled)
-    assert parsed.overrides == ["batch=8k", "data=imagenet", "data.root='/x'"] and parsed.cfg == "job"
+def test_values_of_ones_own_stand_in_for_published_ones_and_are_in_the_name():
+    overrides = ["batch=4k", "optimizer.lr=9", "schedule.warmup_epochs=3"]
+    c = compose(*overrides)
+    assert (c.batch.total, c.optimizer.lr, c.schedule.warmup_epochs) == (512, 9, 3)
 
-
-@pytest.mark.parametrize("count", range(1, 9))
-def test_accumulation_and_processes_make_up_the_batch(count):
-    c = composed("batch=8k", "data=imagenet")
-    if 128 % count:
-        with pytest.raises(UserError, match="nproc="):
-            config.make_plan(c, 1_281_167, count)
-    else:
-        plan = config.make_plan(c, 1_281_167, count)
-        assert plan.micro * plan.accumulation * plan.processes == 8192
+    assert name_of(*overrides) == "fractals-resnet8-4k-lars-seed0-optimizer.lr=9.0-schedule.warmup_epochs=3.0"
+    assert name_of("recipe=nus") == "fractals-resnet8-32k-nus-lars-seed0"

@@ -1,15 +1,16 @@
-"""What a user in a hurry does: each ends in one line that names the value and the mend, exit code 2."""
+"""What a user in a hurry types: each mistake ends in one line that names the value and the fix, exit code 2."""
 
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
-import torch
-from PIL import Image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.conftest import SMALL, App
-from train import app as application
-from train.errors import UserError
-from train.signals import StopRequest
+from tests.helpers import SMALL, App, values
+from train.config.compose import compose
+from train.config.refusals import MISTAKES, explain
 
 
 @pytest.mark.parametrize(
@@ -72,36 +73,59 @@ def test_a_configuration_error_is_one_line_and_nothing_else(app: App):
         assert done.stdout == "" and len(done.stderr.splitlines()) == 1
 
 
-def test_an_image_that_does_not_decode_is_named(app: App, tmp_path: Path):
-    for split, count in (("train", 4), ("val", 2)):
-        for name in "ab":
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (64, 48), "red").save(tmp_path / split / name / f"{i}.jpg")
-    bad = tmp_path / "train" / "b" / "3.jpg"
-    bad.write_bytes(bad.read_bytes()[:300])
-    small = ["model=resnet8", "data.size=32", "data.resize=40", "batch.total=8", "batch.micro=4", "epochs=1"]
-    for workers in (0, 1):
-        done = app(f"data.root={tmp_path}", *small, f"data.workers={workers}", f"name=w{workers}")
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.splitlines()[-1].startswith(f"error: cannot decode {bad}")
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["batch=4k"], ["recipe=torchlars", "batch=4k", "batch=256|8k|16k|32k", "optimizer.lr=X schedule.warmup"]),
+        (["recipe=nus", "batch=256"], ["recipe=nus", "batch=256", "batch=4k|8k|16k|32k"]),
+        (["recipe=goyal", "batch=32k"], ["batch=256|4k|8k", "by schedule.warmup_epochs=X"]),
+        (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|32k|48k|64k"]),
+        (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
+        (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),
+        (["schedule.decay=step", "schedule.milestones=[30,20]"], ["schedule.milestones=[30, 20]", "ascending"]),
+        (["data.progressive.start=20"], ["data.progressive.start=20 must be a multiple"]),
+        (["data.progressive.epochs=[1,2,3]"], ["must be two epochs"]),
+        (["optimizer.momentum_correction=true"], ["momentum_form=caffe"]),
+        (["recipe=goyal", "batch=8k", "optimizer.momentum=0"], ["optimizer.nesterov=true needs a momentum"]),
+        (["stop_at_top1=101"], ["stop_at_top1=101.0 must be at most 100"]),
+        (["optimizer.momentum_form=tf"], ["is not one of torch, caffe, nus"]),
+    ],
+)
+def test_what_a_recipe_does_not_have_is_said_in_one_line(overrides, said):
+
+    with pytest.raises(MISTAKES) as refused:
+        compose(*overrides)
+    line = explain(refused.value)
+    assert "\n" not in line and all(part in line for part in said), line
 
 
-def test_a_checkpoint_of_another_model_is_refused(app: App, tmp_path: Path):
-    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
-    done = app(*SMALL, f"evaluate={tmp_path}/other.pt")
-    assert done.returncode == 2 and "does not fit model=resnet8 with 8 classes" in done.stderr
-    assert not (tmp_path / "runs").exists()
+NASTY = ["", "null", "-1", "0", "1e99", "nan", "inf", "-inf", "[]", "{}", "[1,2]", "{a:1}", "true", "x", "'", "${x}",
+         "1.5", "é", "../..", "99999999999999999999", "${oc.env:HOME}", "\\", "a=b", "@", "??"]  # fmt: skip
 
 
-def test_out_of_gpu_memory_names_the_micro_batch(monkeypatch):
-    from train.main import composed
+def keys() -> list[str]:
 
-    def exhausted(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    return sorted({*values(compose()), *values(compose("data.root=/x"))})
 
-    monkeypatch.setattr(application, "train", exhausted)
-    settings = composed("batch=8k", "data=imagenet")
-    with pytest.raises(UserError, match="batch.micro=64"):
-        application.run(settings, "", StopRequest())
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(chosen=st.lists(st.tuples(st.sampled_from(keys()), st.sampled_from(NASTY)), min_size=1, max_size=2))
+def test_any_value_of_any_key_is_taken_or_told_in_one_line(chosen, capsys):
+    from hydra.core.global_hydra import GlobalHydra
+
+    from train import main
+
+    GlobalHydra.instance().clear()
+    capsys.readouterr()
+    argv = ["main.py", *(f"{key}={value}" for key, value in chosen)]
+    with mock.patch.object(main, "start", return_value=0) as start, mock.patch.object(sys, "argv", argv):
+        code: object = 0
+        try:
+            main.main()
+        except SystemExit as ended:
+            code = ended.code
+    said = capsys.readouterr().err.strip()
+    if code == 2:
+        assert not start.called and said.startswith("error: ") and "\n" not in said
+    else:
+        assert code == 0 and start.called

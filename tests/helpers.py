@@ -1,0 +1,299 @@
+"""What the tests share: the app as a user starts it, small runs and data, and the reference of LARS."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from train import app
+from train.config.compose import CONFIGS, compose, default_name
+from train.config.overrides import spell
+from train.config.schema import Config
+from train.data import fractals
+from train.data.dataset import Data, ProgressiveConfig
+from train.data.kinds import open_data
+from train.data.sources import Source
+from train.keys import leaves
+from train.plan import Plan, make_plan
+from train.processes.signals import StopRequest
+from train.processes.world import World
+from train.schedule import ScheduleConfig, make_schedule
+
+ROOT = Path(__file__).parents[1]
+MAIN = ROOT / "train" / "main.py"
+
+# 512 training and 168 validation images of 8 classes: 4 steps an epoch
+SMALL = [
+    "data.classes=8", "data.train_per_class=64", "data.val_per_class=21",
+    "batch.total=128", "batch.micro=32", "precision=fp32",
+]  # fmt: skip
+
+App = Callable[..., subprocess.CompletedProcess]
+
+
+def values(config: Config) -> dict[str, object]:
+    """Every value of ``config`` by its dotted name."""
+    return {leaf.name: leaf.value for leaf in leaves(config)}
+
+
+def plan_for(config: Config, train_images: int, processes: int = 1) -> Plan:
+    return make_plan(config.batch, config.epochs, train_images, processes)
+
+
+def name_of(*overrides: str) -> str:
+    """The default name of a run."""
+    config = compose(*overrides)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return default_name(config, spell(overrides, under_torchrun=False))
+
+
+def train_here(folder: Path, *overrides: str) -> Path:
+    """Train in this process; the run's folder."""
+    config = compose(f"runs_dir={folder}", "name=run", *overrides)
+    app.train(config, World(), StopRequest(), "test")
+    return folder / "run"
+
+
+def build(rank: int, size: int, port: int, *overrides: str) -> tuple[World, Data, Plan, nn.Module, Config]:
+    """The app's own parts on one of ``size`` processes."""
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="localhost", MASTER_PORT=str(port),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    config = compose(*SMALL, *overrides)
+    world = World.join() if size > 1 else World()
+    data = open_data(config.data)
+    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+
+
+class Contents:
+    """A source of images in memory."""
+
+    def __init__(self, contents: list[bytes]) -> None:
+        self._contents = contents
+
+    def read(self, index: int) -> bytes:
+        return self._contents[index]
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+def fractals_config(**changes: object) -> fractals.Config:
+    """A tiny data set: 3 classes of 4 and 2 images."""
+    small = {
+        "name": "fractals", "root": None, "batch_divisor": 8, "micro": 512, "workers": 0,
+        "mean": [0.5] * 3, "std": [0.25] * 3,
+        "classes": 3, "train_per_class": 4, "val_per_class": 2, "size": 32, "shift": 2,
+        "progressive": ProgressiveConfig(start=None, epochs=[0, 60], multiple=8),
+    }  # fmt: skip
+    return fractals.Config(**{**small, **changes})  # type: ignore[arg-type]
+
+
+def poly2(step: int, steps_per_epoch: int = 10, epochs: int = 90, lr: float = 29.0, **changes: object) -> float:
+    """poly(2) after a warm-up of 5 epochs, with ``changes`` to the schedule."""
+    defaults = {
+        "decay": "poly", "power": 2, "end_lr": 0.0, "milestones": [], "factor": 1.0, "origin": "start",
+        "warmup_lr": 0.0, "warmup_epochs": 5,
+    }  # fmt: skip
+    plan = Plan(1, 1, 1, 1, train_images=steps_per_epoch, epochs=epochs)
+    return make_schedule(ScheduleConfig(**{**defaults, **changes}), lr, plan)(step)  # type: ignore[arg-type]
+
+
+TIMES = {"images_per_second", "seconds"}
+
+
+def rows(run: Path) -> list[dict]:
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    first, second = torch.load(a / "weights.pt"), torch.load(b / "weights.pt")
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    assert rows(a) == rows(b)
+    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
+    for key in ("best_top1", "last_top1", "steps", "data_fingerprint", "parameters"):
+        assert results[0][key] == results[1][key]
+
+
+def start_and_signal(folder: Path, number: int, *arguments: str) -> tuple[int, str]:
+    """Start a run, send ``number`` once it has logged a row, and return its exit code and its stderr."""
+    process = subprocess.Popen(
+        [sys.executable, str(MAIN), *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 120
+    while not any(log.stat().st_size for log in folder.glob("runs/*/log.jsonl")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def spawn(function: Callable[..., None], size: int, *arguments: object) -> None:
+    """Call ``function(rank, size, port, *arguments)`` in ``size`` processes, and wait for them."""
+    context, port = torch.multiprocessing.get_context("spawn"), free_port()
+    workers = [context.Process(target=function, args=(rank, size, port, *arguments)) for rank in range(size)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+WNIDS = ["n00000007", "n00000042", "n00000099"]
+
+
+Image_ = tuple[str, str, int, bytes]  # split, file name, label, content
+
+
+def images() -> Iterator[Image_]:
+    """24 training and 9 validation images; class 1 has one whose name sorts elsewhere with its ending than without."""
+    number = 0
+    for label, wnid in enumerate(WNIDS):
+        for i in range(8):
+            name = f"{wnid}_{i}.JPEG" if (label, i) != (1, 3) else f"{wnid}_2-1.JPEG"
+            yield "train", name, label, content(label, i)
+    for i in range(3):
+        for label in (2, 0, 1):
+            number += 1
+            yield "val", f"ILSVRC2012_val_{number:08d}.JPEG", label, content(label, 50 + i)
+
+
+def content(label: int, number: int) -> bytes:
+    generator = np.random.default_rng(100 * label + number)
+    pixels = generator.integers(80 * label, 80 * label + 80, (40 + number % 9, 60, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def image_folder(root: Path) -> None:
+    for split, name, label, data in images():
+        path = root / split / WNIDS[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def tensors(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(16, 3, 3, 3), (16,), (10, 16), (10,), (1,)]
+    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
+
+
+def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1000 + step)
+    return [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) for p in params]
+
+
+def reference(params, grads, buffers, lr, m, wd, ratio="paper", momentum_form="torch", clip=False, max_ratio=None,
+              clamp=None, nesterov=False, trust_coef=0.001, eps=1e-8):  # fmt: skip
+    """The published formulas, one tensor at a time in float64."""
+    for w, g, v in zip(params, grads, buffers, strict=True):
+        d = g + wd * w
+        w_norm, g_norm = float(w.norm()), float(g.norm())
+        r = trust_coef * w_norm / ((g_norm + wd * w_norm if ratio == "paper" else float(d.norm())) + eps)
+        r = min(r, max_ratio) if max_ratio else r
+        r = min(r / lr, 1.0) if clip else r
+        r = r if w_norm > 0 and g_norm > 0 else 1.0
+        d = d.clamp(-clamp, clamp) if clamp else d
+        inside, outside = {"torch": (r, lr), "caffe": (lr * r, 1.0), "nus": (1.0, lr * r)}[momentum_form]
+        v.mul_(m).add_(inside * d)
+        w.sub_(outside * (inside * d + m * v if nesterov else v))
+
+
+PATHS = ["alone", "multi-tensor", "through the base"]
+
+
+def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
+    """``sgd`` made so that LARS steps it by ``path``."""
+    if path == "multi-tensor":
+        for group in sgd.param_groups:
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    if path == "through the base":
+        sgd.register_step_post_hook(lambda *_: None)
+    return sgd
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            add(tar, name, data)
+    return out.getvalue()
+
+
+def shards(root: Path) -> None:
+    """As timm/imagenet-1k-wds: shuffled over shards, a class number in .cls, the rest in .json."""
+    for split, word in (("train", "train"), ("val", "validation")):
+        mine = [image for image in images() if image[0] == split]
+        for i in range(3):
+            files = {}
+            for _, name, label, data in mine[i::3]:
+                stem = Path(name).stem
+                files |= {f"{stem}.cls": str(label).encode(), f"{stem}.jpg": data}
+                files[f"{stem}.json"] = json.dumps({"label": label, "filename": name}).encode()
+            (root / f"imagenet1k-{word}-{i:04d}.tar").write_bytes(tar_of(files))
+
+
+def parquet(root: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    (root / "data").mkdir()
+    features = {"info": {"features": {"label": {"names": ["zebra", "ant", "mole"], "_type": "ClassLabel"}}}}
+    for split, word in (("train", "train"), ("val", "validation")):
+        mine = [image for image in images() if image[0] == split]
+        for i in range(2):
+            part = mine[i::2]
+            paths = [f"{Path(n).stem}_{WNIDS[label]}.JPEG" for _, n, label, _ in part]
+            pictures = [{"bytes": d, "path": p} for (_, _, _, d), p in zip(part, paths, strict=True)]
+            table = pa.table({"image": pictures, "label": [label for _, _, label, _ in part]})
+            table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+            pq.write_table(table, root / "data" / f"{word}-{i:05d}-of-00002.parquet", row_group_size=3)
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def everything(source: Source) -> list[tuple[int, bytes]]:
+    labels = source.labels(slice(None)).tolist()
+    return [(labels[i], source.read(i)) for i in range(len(source))]
+
+
+def expected(split: str) -> list[tuple[int, bytes]]:
+    mine = [image for image in images() if image[0] == split]
+    return [(label, data) for _, _, label, data in sorted(mine, key=lambda i: (i[2], Path(i[1]).stem))]

@@ -1,0 +1,78 @@
+"""Checkpoints: complete or absent, verified, and written while training continues."""
+
+import os
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from tests.helpers import SMALL, App, assert_same_run, rows
+from train.errors import UserError
+from train.output import checkpoint
+
+
+def test_the_last_two_and_the_best_are_kept(app: App, tmp_path: Path):
+    assert app(*SMALL, "epochs=3", "name=run", "checkpoint.every_minutes=0").returncode == 0
+    run = tmp_path / "runs/run"
+    kinds = [path.name[:14] for path in checkpoint.newest_first(run / "checkpoints")]
+    best = max(rows(run), key=lambda row: (row["val_top1"], -row["step"]))["step"]
+    assert sorted(kinds) == [f"best-{best:09d}", "step-000000011", "step-000000012"]
+    state = checkpoint.load(checkpoint.newest_first(run / "checkpoints", "best")[0])
+    assert state["position"]["best_top1"] == max(row["val_top1"] for row in rows(run))
+    torch.load(checkpoint.newest_first(run / "checkpoints")[0], weights_only=True)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_later_changes_are_not_in_it(tmp_path: Path):
+    writer, weights = checkpoint.CheckpointWriter(tmp_path, keep=2), torch.zeros(1000)
+    with mock.patch.object(checkpoint, "to_bytes", side_effect=lambda s: time.sleep(0.3) or real(s)):
+        began = time.monotonic()
+        writer.save(1, {"model": {"w": weights}})
+        held = time.monotonic() - began
+        weights += 1
+        writer.wait()
+    assert held < 0.2
+    assert checkpoint.load_newest(tmp_path)[0]["model"]["w"].sum() == 0
+
+
+real = checkpoint.to_bytes
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(tmp_path: Path):
+    (tmp_path / ".step-000000001-0123456789abcdef.pt.tmp").write_text("half")
+    checkpoint.CheckpointWriter(tmp_path, keep=2)
+    assert not list(tmp_path.iterdir())
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [cut_short, one_bit])
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(app: App, tmp_path, uninterrupted, harm):
+    arguments = [*SMALL, "epochs=6", "name=run", "checkpoint.every_minutes=0"]
+    app(*arguments, "max_steps=6")
+    newest = checkpoint.newest_first(tmp_path / "runs" / "run" / "checkpoints")[0]
+    harm(newest)
+    resumed = app(*arguments)
+    assert resumed.returncode == 0 and f"{newest} is damaged" in resumed.stderr
+    assert "after step 5" in resumed.stdout
+    assert_same_run(uninterrupted, tmp_path / "runs" / "run")
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"model": Payload()}, tmp_path / "bad.pt")
+    with pytest.raises(UserError, match="bad.pt is damaged or no checkpoint"):
+        checkpoint.load(tmp_path / "bad.pt")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,72 @@
+"""The formula's pictures: the same everywhere, made once."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import fractals_config
+from train.data import fractals, ifs, randomness
+from train.data.kinds import open_data
+from train.data.sources import open_sources
+from train.processes.world import World
+
+
+def test_fractal_classes_are_contractive_and_fill_enough_and_their_images_differ():
+    for label in range(6):
+        system = ifs.draw_system(label, 32)
+        assert 2 <= len(system.maps) <= 7 and system.chances.sum() == pytest.approx(1)
+        for a, b, c, d in 1.25 * system.maps[:, :4]:
+            assert np.linalg.norm([[a, b], [c, d]], 2) <= 1 + 1e-9
+        images = ifs.draw_images(system, label, np.arange(4), 32)
+        assert images.shape == (4, 32, 32, 3) and len({image.tobytes() for image in images}) == 4
+
+
+def test_default_fractals_have_the_committed_pixels(tmp_path):
+    """The first class of the default data set, whose images do not depend on the other classes."""
+    root = fractals.provide(fractals_config(classes=1, train_per_class=4, root=str(tmp_path / "f")))
+    pixels = fractals.decoded(open_sources(root)[0])
+    assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "83c82bc32184e32a"
+
+
+def test_noise_has_the_stated_spread():
+    noise = ifs._normal(randomness.random_bits(1, np.arange(4)), (32, 32, 3))
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+
+
+def test_a_killed_generation_leaves_nothing_that_a_later_run_trusts(tmp_path):
+    root = tmp_path / "fractals"
+    c = fractals_config(classes=40, train_per_class=200, root=str(root))
+    code = f"""
+from tests.helpers import fractals_config
+from train.data import fractals
+if __name__ == "__main__":
+    fractals.provide(fractals_config(classes=40, train_per_class=200, root={str(root)!r}))
+"""
+    script = tmp_path / "make.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    maker = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    unfinished = tmp_path / ".fractals.unfinished"
+    deadline = time.time() + 60
+    while not list(unfinished.glob("train/*/*.jpg")) and time.time() < deadline:
+        time.sleep(0.01)
+    os.killpg(maker.pid, signal.SIGKILL)
+    maker.wait()
+    assert unfinished.exists() and not root.exists()
+    fractals.provide(c)
+    assert len(list(root.glob("train/*/*.jpg"))) == 8000 and not unfinished.exists()
+
+
+def test_another_training_count_leaves_the_validation_images_as_they_are():
+    few, many = (open_data(fractals_config(train_per_class=n)) for n in (2, 3))
+    assert few.fingerprint != many.fingerprint
+    a, b = (next(d.make_loader(World(), 0).validation_batches())[0] for d in (few, many))
+    assert torch.equal(a, b)

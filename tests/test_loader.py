@@ -1,0 +1,45 @@
+"""Which images a rank takes, and how they are normalised."""
+
+import numpy as np
+import pytest
+import torch
+
+from train.config.compose import compose
+from train.data import loader
+from train.plan import Plan
+from train.processes.world import World
+
+
+def test_normalised_images_come_back_to_the_bit():
+    from train.data.loader import Normalise
+
+    settings = compose()
+    images = torch.randint(256, (2, 4, 5, 3), dtype=torch.uint8)
+    normalise = Normalise(settings.data, torch.device("cpu"))
+    assert normalise.undo(normalise(images, torch.zeros(2))[0]).equal(images)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_together_take_the_same_micro_batches_in_the_same_order(processes):
+    alone = Plan(total=64, micro=8, accumulation=8, processes=1, train_images=300, epochs=1)
+    shared = Plan(64, 8, 8 // processes, processes, 300, 1)
+    expected = list(loader.micro_batches(alone, 0, 2, 0, rank=0))
+    ranks = [list(loader.micro_batches(shared, 0, 2, 0, rank)) for rank in range(processes)]
+    k = shared.accumulation
+    together = [m for step in range(4) for rank in ranks for m in rank[step * k : (step + 1) * k]]
+    assert len(together) == len(expected) == 32
+    assert all(np.array_equal(a, b) for a, b in zip(together, expected, strict=True))
+
+
+def test_an_epoch_goes_on_from_any_step():
+    plan = Plan(total=64, micro=8, accumulation=8, processes=1, train_images=300, epochs=1)
+    whole = list(loader.micro_batches(plan, 0, 0, 0, 0))
+    assert all(np.array_equal(a, b) for a, b in zip(whole[16:], loader.micro_batches(plan, 0, 0, 2, 0), strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("images", [1, 10, 256, 257, 1000])
+def test_validation_shares_hold_every_image_once_in_equally_many_batches(size, images):
+    shares = [list(loader.shares(images, World(rank, size))) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(i for share in shares for batch in share for i in batch) == list(range(images))

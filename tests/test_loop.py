@@ -1,0 +1,133 @@
+"""The course of a run: where it stops, restarts, evaluates and ends."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from tests.helpers import SMALL, App, assert_same_run, rows
+from train import app
+from train import app as application
+from train.config.compose import compose
+from train.config.schema import Config
+from train.engine.finite import FiniteCheck
+from train.engine.step import Step
+from train.errors import Diverged, Stopped
+from train.output import checkpoint
+from train.processes.signals import StopRequest
+from train.processes.world import World
+
+
+def test_a_run_ends_finished_after_the_evaluation_that_reaches_its_top1(tiny, tmp_path):
+    small, _ = tiny
+    chosen = [*small, "epochs=6", "stop_at_top1=1", f"runs_dir={tmp_path}", "name=run"]
+    app.train(compose(*chosen), World(), StopRequest(), "test")
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    reached = [row["val_top1"] >= 1 for row in rows(tmp_path / "run")]
+    assert reached == [False] * (len(reached) - 1) + [True] and len(reached) < 6
+    assert result["reached_top1"] == 1 and result["steps"] == 2 * len(reached)
+    never = [*small, "epochs=1", "stop_at_top1=100", f"runs_dir={tmp_path}", "name=never"]
+    app.train(compose(*never), World(), StopRequest(), "test")
+    assert json.loads((tmp_path / "never/result.json").read_text())["reached_top1"] is None
+
+
+class AskedAt(StopRequest):
+    """Asked to stop at one look at it, and remembering that."""
+
+    def __init__(self, look: int) -> None:
+        super().__init__()
+        self.looks, self.look = 0, look
+
+    def received(self) -> bool:
+        self.looks += 1
+        return self.looks >= self.look
+
+
+def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_path: Path):
+    whole = in_process(tmp_path / "whole", "epochs=2")
+    application.train(whole, World(), StopRequest(), "test")
+    stopped = in_process(tmp_path / "stopped", "epochs=2")
+    # 4 steps of 4 micro-batches, and a look at each; then the first of the evaluation
+    with pytest.raises(Stopped, match="stopped after step 4"):
+        application.train(stopped, World(), AskedAt(17), "test")
+    assert rows(tmp_path / "stopped/run") == [] and (tmp_path / "stopped/run/stopped").exists()
+    application.train(stopped, World(), StopRequest(), "test")
+    assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
+
+
+@contextmanager
+def poisoned(above: float, at: int) -> Iterator[list[float]]:
+    """Gradients of step ``at`` are NaN while its lr is above ``above``; the lr of each such step."""
+    record, seen = FiniteCheck.record, []
+
+    def spoil(self, step, loss):
+        lr = lrs[-1]
+        if step == at and lr > above:
+            seen.append(lr)
+            for p in self._parameters[3:5]:
+                p.grad.fill_(float("nan"))
+        record(self, step, loss)
+
+    call, lrs = Step.__call__, []
+    with (
+        mock.patch.object(FiniteCheck, "record", spoil),
+        mock.patch.object(Step, "__call__", lambda self, batches, lr: lrs.append(lr) or call(self, batches, lr)),
+    ):
+        yield seen
+
+
+def in_process(tmp_path: Path, *overrides: str) -> Config:
+    return compose(*SMALL, "epochs=3", "name=run", f"runs_dir={tmp_path}", *overrides)
+
+
+def test_a_restart_goes_back_with_half_the_lr_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
+    chosen = in_process(tmp_path, "optimizer=sgd", "optimizer.lr=0.8", "on_divergence=restart")
+    with poisoned(above=0.1, at=6) as seen:
+        application.train(chosen, World(), StopRequest(), "test")
+    assert len(seen) == 2 and seen[1] == pytest.approx(seen[0] / 2)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert [r["diverged_at"] for r in result["restarts"]] == [6, 6]
+    assert [r["lr_scale"] for r in result["restarts"]] == [0.5, 0.25]
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 2, 3]
+    said = capsys.readouterr().out
+    assert "no finite gradient of block1.conv1.weight, block1.bn1.weight" in said
+    assert "with 0.25 of the learning rate" in said
+
+
+def test_a_run_that_diverges_again_and_again_ends_with_3(tmp_path: Path):
+    chosen = in_process(tmp_path, "optimizer=sgd", "on_divergence=restart")
+    with poisoned(above=0, at=6) as seen, pytest.raises(Diverged, match="at step 6"):
+        application.train(chosen, World(), StopRequest(), "test")
+    assert len(seen) == 1 + application.MOST_RESTARTS
+    assert Diverged.exit_code == 3 and not (tmp_path / "run/result.json").exists()
+
+
+def test_divergence_ends_with_exit_code_3_and_keeps_the_last_good_checkpoint(app: App, tmp_path):
+    arguments = [*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "epochs=3", "name=run"]
+    assert app(*arguments, "max_steps=1").returncode == 0
+    diverged = app(*arguments, "log.every_steps=1")
+    assert diverged.returncode == 3 and "Traceback" not in diverged.stderr
+    last = diverged.stderr.splitlines()[-1]
+    assert "error: diverged at step 1 with lr 1" in last and "no finite gradient of conv1.weight" in last
+    assert checkpoint.newest_first(tmp_path / "runs" / "run" / "checkpoints")[0].name.startswith("step-000000001-")
+
+
+def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tmp_path):
+    arguments = [*SMALL, "epochs=2", "name=run", "log.layers_every_epochs=1"]
+    assert app(*arguments, "max_steps=4").returncode == 0
+    run = tmp_path / "runs" / "run"
+    folder = run / "checkpoints"
+    # as a kill between the epoch's last step and its row leaves it
+    state = checkpoint.load(checkpoint.newest_first(folder)[0])
+    state["position"]["rows"] = 0
+    for path in folder.iterdir():
+        path.unlink()
+    writer = checkpoint.CheckpointWriter(folder, keep=2)
+    writer.save(4, state)
+    writer.wait()
+    resumed = app(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [row["epoch"] for row in rows(run)] == [1, 2]

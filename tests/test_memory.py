@@ -1,0 +1,49 @@
+"""The loader of small images."""
+
+import numpy as np
+import torch
+
+from tests.helpers import fractals_config, plan_for
+from train.config.compose import compose
+from train.data.kinds import open_data
+from train.data.memory import MemoryLoader
+from train.plan import Plan
+from train.processes.world import World
+
+
+def test_training_images_have_the_size_of_their_epoch_and_validation_images_their_own(tiny):
+    small, data = tiny
+    c = compose(*small, "data.progressive.start=16", "data.progressive.epochs=[0,2]", "epochs=3")
+    loader, plan = open_data(c.data).make_loader(World(), 0), plan_for(c, data.train_images)
+    sizes = [next(loader.training_batches(plan, epoch, 0))[0].shape[2:] for epoch in range(3)]
+    assert sizes == [(16, 16), (24, 24), (32, 32)]
+    assert next(loader.validation_batches())[0].shape[2:] == (32, 32)
+
+
+def test_memory_loader_shifts_by_at_most_two_pixels_and_flips():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(16)
+    plan = Plan(16, 16, 1, 1, 16, 1)
+    c = fractals_config(mean=[0.0] * 3, std=[1 / 255] * 3)
+    batches = MemoryLoader((images, labels), (images, labels), c, c.shift, World(), 0)
+    seen = set()
+    for epoch in range(8):
+        for x, y in batches.training_batches(plan, epoch, 0):
+            for picture, label in zip(x, y, strict=True):
+                padded = np.pad(images[label], [(2, 2), (2, 2), (0, 0)], mode="edge")
+                found = [
+                    (dy, dx, flip)
+                    for dy in range(5)
+                    for dx in range(5)
+                    for flip in (1, -1)
+                    if np.array_equal(
+                        padded[dy : dy + 32, dx : dx + 32][:, ::flip].transpose(2, 0, 1),
+                        picture.numpy().round(),
+                    )
+                ]
+                assert len(found) == 1
+                seen.add(found[0])
+    assert len(seen) > 35
+    x, y = next(batches.validation_batches())
+    assert torch.equal(x.round().byte().permute(0, 2, 3, 1), torch.from_numpy(images)) and y.tolist() == list(range(16))

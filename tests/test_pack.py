@@ -1,0 +1,57 @@
+"""scripts/pack.py."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import everything, expected, image_folder, parquet, script
+from train.data.sources import open_sources
+from train.errors import UserError
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    done = script("pack", root, out, "--square", 48, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    within = script("pack", root, root / "pack")
+    assert within.returncode == 2 and "give an OUT beside it" in within.stderr and not (root / "pack").exists()
+    assert "33 images in 2 shards, 48 x 48 pixels, JPEG quality 95: about 0.00 GB" in done.stdout
+    originals, packed = open_sources(root), open_sources(out)
+    for a, b in zip(originals, packed, strict=True):
+        assert a.labels(slice(None)).tolist() == b.labels(slice(None)).tolist() and a.classes == b.classes
+        for i in range(len(a)):
+            small = Image.open(io.BytesIO(a.read(i))).resize((48, 48), Image.Resampling.BILINEAR)
+            assert np.abs(pixels(b.read(i)) - np.asarray(small).astype(int)).mean() < 4
+    names, how = packed[0].index.fingerprint.split("-")
+    assert names == originals[0].index.fingerprint and how
+    wds = pytest.importorskip("webdataset")
+    read = [(s["cls"], s["jpg"]) for s in wds.WebDataset(str(out / "train-00000.tar"), shardshuffle=False)]
+    assert sorted((int(label), jpg) for label, jpg in read) == sorted(everything(packed[0]))
+
+
+@pytest.mark.slow
+def test_packing_goes_on_where_it_was_and_keeps_to_its_form(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    parquet(root)
+    assert script("pack", root, out, "--original").returncode == 0
+    assert everything(open_sources(out)[0]) == expected("train")
+    shard = out / "val-00000.tar"
+    whole, stamp = shard.read_bytes(), (out / "train-00000.tar").stat().st_mtime_ns
+    shard.unlink()
+    with pytest.raises(UserError, match="lacks 1 of 2 shards, such as val-00000.tar: start scripts/pack.py again"):
+        open_sources(out)
+    assert script("pack", root, out, "--original").returncode == 0
+    assert shard.read_bytes() == whole and (out / "train-00000.tar").stat().st_mtime_ns == stamp
+    done = script("pack", root, out, "--shorter", 32)
+    assert done.returncode == 2 and "holds a pack of other images or in another form" in done.stderr
+    done = script("pack", out, root)
+    assert done.returncode == 2 and "is not empty and holds no pack" in done.stderr

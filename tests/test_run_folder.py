@@ -1,0 +1,63 @@
+"""The folder of a run: one process at a time, one configuration, finished once."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import pytest
+
+from tests.helpers import MAIN, SMALL, App
+from train.app import open_folder
+from train.config.compose import compose
+from train.errors import UserError
+
+
+def test_a_finished_run_says_so_and_exits_0(app: App, tmp_path, uninterrupted):
+    arguments = [*SMALL, "epochs=6", "name=run", f"runs_dir={uninterrupted.parent}"]
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "lock"}
+    again = app(*arguments)
+    assert again.returncode == 0 and "is finished" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    changed = app(*arguments, "seed=1", "optimizer.lr=3")
+    assert changed.returncode == 2
+    assert "optimizer.lr was 29.0, now 3.0; seed was 0, now 1" in changed.stderr
+
+
+def test_a_folder_in_use_is_refused_naming_the_process(app: App, tmp_path):
+    arguments = [*SMALL, "epochs=400", "name=run"]
+    first = subprocess.Popen(
+        [sys.executable, str(MAIN), *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (tmp_path / "runs" / "run" / "log.jsonl").exists():
+            time.sleep(0.05)
+        second = app(*arguments)
+        assert second.returncode == 2 and f"in use by process {first.pid}" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("result.json", "{")])
+def test_a_damaged_file_of_a_run_is_named_and_left_as_it_is(tmp_path, name, content):
+    settings = compose(*SMALL, "name=run", f"runs_dir={tmp_path}")
+    open_folder(settings)
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} is damaged: "):
+        _ = open_folder(settings).result
+    assert (tmp_path / "run" / name).read_text() == content
+
+
+def test_a_file_system_without_locks_is_named(tmp_path):
+    refused = OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    with (
+        mock.patch("fcntl.flock", side_effect=refused),
+        pytest.raises(UserError, match=r"run is on a file system without locks .*: mount it with flock, or"),
+    ):
+        open_folder(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))

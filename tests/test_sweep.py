@@ -1,0 +1,36 @@
+"""The table at the end of a sweep."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import SMALL, App
+from train.output.sweep import Job, table
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_in_a_table_with_mean_and_deviation_over_its_seeds(app: App, tmp_path: Path):
+    """Also one that ends early: the fifth job is refused."""
+    done = app("-m", *SMALL, "epochs=1", "optimizer.lr=2,5,-1", "seed=0,1")
+    assert done.returncode == 2 and "optimizer.lr=-1.0 must not be negative" in done.stderr
+    top1 = {}
+    for path in (tmp_path / "runs").glob("*/result.json"):
+        seed, lr = path.parent.name.split("-seed")[1][0], path.parent.name.split("optimizer.lr=")[1][0]
+        top1[lr, seed] = json.loads(path.read_text())["last_top1"]
+    table = [re.split("  +", line) for line in done.stdout.splitlines()[-7:]]
+    assert table[0] == ["optimizer.lr", "seed", "last top-1 %", "best top-1 %"]
+    assert table[1:5] == [[lr, seed, *[f"{top1[lr, seed]:.2f}"] * 2] for lr in "25" for seed in "01"]
+    for row, lr in zip(table[5:], "25", strict=True):
+        runs = [top1[lr, "0"], top1[lr, "1"]]
+        assert row == [lr, "all", *[f"{statistics.mean(runs):.2f} +- {statistics.stdev(runs):.2f}"] * 2]
+    assert not list(tmp_path.rglob("multirun.yaml"))
+
+
+def test_a_run_that_did_not_finish_has_no_figures_in_the_table(tmp_path: Path):
+    jobs = [Job({"batch": "8k", "seed": seed}, tmp_path / seed) for seed in "01"]
+    jobs[0].folder.mkdir()
+    (jobs[0].folder / "result.json").write_text('{"last_top1": 73.5, "best_top1": 74.0}')
+    assert table(jobs).splitlines()[1:] == ["0     73.50         74.00", "1     -             -"]

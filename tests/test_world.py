@@ -1,0 +1,129 @@
+"""One process and two take the same steps; a lost process is noticed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from scripts import soak
+from tests.helpers import MAIN, ROOT, SMALL, build, free_port, rows, spawn
+from train import app
+from train.data import loader
+from train.schedule import make_schedule
+
+STEPS = 5
+
+
+def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> None:
+    """What each process runs: the app's own parts, five LARS steps; ``fault`` breaks one of them."""
+    # at the preset's 29, what rounds differently grows to 1e-4 in five steps
+    world, data, plan, model, settings = build(rank, size, port, "optimizer.lr=3")
+    step = app.connect_step(settings, plan, world, model)
+    forward = step.model
+    if fault == "gradients summed" and isinstance(forward, DistributedDataParallel):
+        forward.register_comm_hook(None, _sum)
+    if fault == "no sync on the last micro-batch" and isinstance(forward, DistributedDataParallel):
+        forward.require_backward_grad_sync = False
+    lr = make_schedule(settings.schedule, settings.optimizer.lr, plan)
+    batches = data.make_loader(world, settings.seed)
+    seen_by = (lambda *a: loader.micro_batches(*a[:-1], 0)) if fault == "ranks see one rank's images" else None
+    with mock.patch("train.data.memory.micro_batches", seen_by or loader.micro_batches):
+        for number in range(STEPS):
+            epoch, first = divmod(number, plan.steps_per_epoch)
+            stream = batches.training_batches(plan, epoch, first)
+            step(islice(stream, plan.accumulation), lr(number))
+    torch.save(model.state_dict(), out / f"{fault}-{size}-{rank}.pt")
+    world.leave()
+
+
+def _sum(_state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda f: f.value()[0])
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest relative distance of any tensor in ``a`` and ``b``."""
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).norm() / a[k].double().norm().clamp_min(1e-12)) for k in a)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    out = tmp_path_factory.mktemp("alone")
+    spawn(train_five_steps, 1, out, "none")
+    return torch.load(out / "none-1-0.pt")
+
+
+def test_two_processes_take_the_same_five_lars_steps_as_one(alone, tmp_path):
+    spawn(train_five_steps, 2, tmp_path, "none")
+    first, second = (torch.load(tmp_path / f"none-2-{rank}.pt") for rank in (0, 1))
+    assert difference(alone, first) < 1e-4
+    assert difference(first, second) == 0
+    assert alone["bn1.num_batches_tracked"] == first["bn1.num_batches_tracked"] == 4 * STEPS
+
+
+@pytest.mark.parametrize(
+    "fault", ["gradients summed", "ranks see one rank's images", "no sync on the last micro-batch"]
+)
+def test_the_comparison_with_one_process_finds(fault, alone, tmp_path):
+    spawn(train_five_steps, 2, tmp_path, fault)
+    assert difference(alone, torch.load(tmp_path / f"{fault}-2-0.pt")) > 1e-3
+
+
+AFTER_LEAVING = """
+import os, torch
+from torch.nn.parallel import DistributedDataParallel
+from train.processes.world import World
+
+def threads():
+    return [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+
+world = World.join()
+world.size = 2  # of which this is one: the votes are reduced
+model = DistributedDataParallel(torch.nn.Linear(2, 2))
+model(torch.ones(1, 2)).sum().backward()
+world.vote(False)
+assert any("gloo" in name for name in threads())
+del model
+world.leave()
+assert not any("gloo" in name for name in threads()), threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
+def test_no_thread_of_the_process_group_outlives_it():
+    environment = {
+        **os.environ, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    command = [sys.executable, "-c", AFTER_LEAVING]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_torchrun_brings_back_a_killed_worker(tmp_path: Path):
+    tally = soak.Soak(tmp_path)
+    assert tally.max_restarts() == 1
+    assert not tally.leavings()
+
+
+def test_a_process_that_waits_in_vain_says_for_what(tmp_path: Path):
+    command = [sys.executable, str(MAIN), *SMALL, "epochs=400", "nproc=2", "timeout_minutes=0.1", "name=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "runs/run/log.jsonl").exists() or not rows(tmp_path / "runs/run"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    stopped = soak.children(process.pid)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "of 2 lost the others while" in line and "start the same command again" in line and "Traceback" not in said
