@@ -69,10 +69,11 @@ def train_here(folder: Path, *overrides: str) -> Path:
 
 def build(rank: int, size: int, port: int, *overrides: str) -> tuple[World, Data, Plan, nn.Module, Config]:
     """The app's own parts on one of ``size`` processes."""
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
-        MASTER_ADDR="localhost", MASTER_PORT=str(port),
-    )  # fmt: skip
+    if size > 1:
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
+            MASTER_ADDR="localhost", MASTER_PORT=str(port),
+        )  # fmt: skip
     torch.set_num_threads(1)
     config = compose(*SMALL, *overrides)
     world = World.join() if size > 1 else World()
@@ -284,9 +285,10 @@ def parquet(root: Path) -> None:
             pq.write_table(table, root / "data" / f"{word}-{i:05d}-of-00002.parquet", row_group_size=3)
 
 
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
+def script(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess:
+    """Run a program of ``scripts`` and wait for its end."""
     command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, **options)  # type: ignore
 
 
 def everything(source: Source) -> list[tuple[int, bytes]]:

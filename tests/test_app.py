@@ -45,7 +45,7 @@ def test_out_of_gpu_memory_names_the_micro_batch(monkeypatch):
     monkeypatch.setattr(application, "train", exhausted)
     settings = compose("batch=8k", "data=imagenet")
     with pytest.raises(UserError, match="batch.micro=64"):
-        application.run(settings, "", StopRequest())
+        application.execute(settings, StopRequest(), "")
 
 
 def test_other_images_under_the_same_name_are_refused(app: App, tmp_path):

@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import pytest
 import torch
 
 from train.engine.batchnorm import RunningStatistics
@@ -18,15 +19,11 @@ def test_running_statistics_follow_the_micro_batches_in_global_order():
         for x in micro_batches:
             expected(x + step)
         flats: list[torch.Tensor] = []
-        worlds = [World(rank, 3) for rank in range(3)]
-        statistics = [RunningStatistics(m, w) for m, w in zip(models, worlds, strict=True)]
-        for rank, (model, stats) in enumerate(zip(models, statistics, strict=True)):
-            stats.begin()
-            for x in micro_batches[2 * rank : 2 * rank + 2]:
-                model(x + step)
         with mock.patch.object(World, "total", lambda _, x, to=flats: to.append(x.clone())):
-            for stats in statistics:
-                stats.combine(2)
+            for rank, model in enumerate(models):
+                with RunningStatistics(model, World(rank, 3)).one_step(2):
+                    for x in micro_batches[2 * rank : 2 * rank + 2]:
+                        model(x + step)
         total = torch.stack(flats).sum(0)
         for model in models:
             model.running_mean.copy_(total[:3])
@@ -35,3 +32,15 @@ def test_running_statistics_follow_the_micro_batches_in_global_order():
         torch.testing.assert_close(model.running_mean, expected.running_mean)
         torch.testing.assert_close(model.running_var, expected.running_var)
         assert model.num_batches_tracked == expected.num_batches_tracked == 12
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_step_that_is_dropped_leaves_the_statistics_as_they_were(rank: int):
+    torch.manual_seed(0)
+    model = torch.nn.BatchNorm2d(3)
+    model(torch.randn(4, 3, 2, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InterruptedError), RunningStatistics(model, World(rank, 2)).one_step(2):
+        model(torch.randn(4, 3, 2, 2))
+        raise InterruptedError
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

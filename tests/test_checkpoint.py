@@ -73,6 +73,6 @@ def test_a_checkpoint_executes_nothing(tmp_path):
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"model": Payload()}, tmp_path / "bad.pt")
-    with pytest.raises(UserError, match="bad.pt is damaged or no checkpoint"):
+    with pytest.raises(UserError, match="bad.pt is damaged or not a checkpoint"):
         checkpoint.load(tmp_path / "bad.pt")
     assert not (tmp_path / "executed").exists()

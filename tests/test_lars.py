@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given, strategies
 
-from lars import LARS
+from lars import LARS, LarsSGD
 from tests.helpers import PATHS, by, gradients, poly2, reference, tensors
 
 VARIANTS = [
@@ -328,3 +328,12 @@ def test_a_step_is_finite_and_no_longer_than_lr_times_the_trusted_length(pairs, 
     (after,) = one_step([w], [g], lr=3.0, weight_decay=decay)
     moved = (after - torch.tensor(w, dtype=torch.float64)).norm()
     assert moved <= 3.0 * 0.001 * torch.tensor(w, dtype=torch.float64).norm() * (1 + 1e-9)
+
+
+def test_the_names_of_0_1_still_work_and_say_what_they_are_called_now():
+    (w,) = [torch.nn.Parameter(torch.ones(2))]
+    with pytest.warns(FutureWarning, match="^momentum= is now momentum_form=: write momentum_form='caffe'$"):
+        lars = LARS(torch.optim.SGD([w], lr=1.0, momentum=0.9), momentum="caffe")
+    with pytest.warns(FutureWarning, match="^variant= is now momentum_form=: write momentum_form='nus'$"):
+        lars_sgd = LarsSGD([w], lr=1.0, momentum=0.9, variant="nus")
+    assert (lars.variant.momentum_form, lars_sgd.variant.momentum_form) == ("caffe", "nus")

@@ -30,13 +30,14 @@ from train.processes.signals import STOP_SIGNALS
     ],
 )
 def test_every_gpu_is_used_that_divides_the_batch(gpus, overrides, count, remark):
-    processes, said = process_count(compose(*overrides), gpus)
+    config = compose(*overrides)
+    processes, said = process_count(config.nproc, config.batch, gpus)
     assert processes == count and remark in said and bool(said) == bool(remark)
 
 
 def test_more_processes_than_gpus_are_refused():
     with pytest.raises(UserError, match="nproc=9 is more than the 8 GPUs of this machine: use nproc=8"):
-        process_count(compose("data=imagenet", "nproc=9"), 8)
+        process_count(9, compose("data=imagenet").batch, 8)
 
 
 @pytest.mark.parametrize(("is_finished", "code"), [(True, 0), (False, 75)])

@@ -7,15 +7,12 @@ import torch
 from train.config.compose import compose
 from train.data import loader
 from train.plan import Plan
-from train.processes.world import World
 
 
 def test_normalised_images_come_back_to_the_bit():
-    from train.data.loader import Normalise
-
     settings = compose()
     images = torch.randint(256, (2, 4, 5, 3), dtype=torch.uint8)
-    normalise = Normalise(settings.data, torch.device("cpu"))
+    normalise = loader.Normalise(settings.data.mean, settings.data.std, torch.device("cpu"))
     assert normalise.undo(normalise(images, torch.zeros(2))[0]).equal(images)
 
 
@@ -40,6 +37,6 @@ def test_an_epoch_goes_on_from_any_step():
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("images", [1, 10, 256, 257, 1000])
 def test_validation_shares_hold_every_image_once_in_equally_many_batches(size, images):
-    shares = [list(loader.shares(images, World(rank, size))) for rank in range(size)]
+    shares = [list(loader.validation_shares(images, rank, size)) for rank in range(size)]
     assert len({len(share) for share in shares}) == 1
     assert sorted(i for share in shares for batch in share for i in batch) == list(range(images))

@@ -66,8 +66,8 @@ def test_momentum_correction_scales_the_buffer_of_lars_when_lr_changes(corrected
 @pytest.mark.parametrize(
     ("override", "changed"),
     [
-        ("optimizer.ratio=decayed", {"form": "decayed"}), ("optimizer.clip=true", {"clip": True}),
-        ("optimizer.max_ratio=50", {"cap": 50}), ("optimizer.clamp=10", {"clamp": 10}),
+        ("optimizer.ratio=decayed", {"ratio": "decayed"}), ("optimizer.clip=true", {"clip": True}),
+        ("optimizer.max_ratio=50", {"max_ratio": 50}), ("optimizer.clamp=10", {"clamp": 10}),
         ("optimizer.momentum_form=nus", {"momentum_form": "nus"}), ("optimizer.eps=0", {"eps": 0}),
     ],
 )  # fmt: skip
@@ -76,7 +76,7 @@ def test_each_option_of_lars_reaches_it(override, changed):
         lars = make_optimizer(resnet8(4), compose(*overrides).optimizer)
         (group,) = lars.param_groups
         variant = lars.variant  # type: ignore[attr-defined]
-        return {"eps": group["lars_eps"], "momentum": variant.momentum, "clamp": variant.clamp, **vars(variant.rule)}
+        return {"eps": group["lars_eps"], **vars(variant)}
 
     assert options(override) == {**options(), **changed}
 

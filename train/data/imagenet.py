@@ -49,6 +49,7 @@ def open_data(config: Config) -> Data:
     fingerprint = train.index.fingerprint[:NAMES] + val.index.fingerprint[:NAMES] + train.index.fingerprint[NAMES:]
 
     def make_loader(place: Place, seed: int) -> Loader:
-        return StreamLoader(train, val, config, place, seed)
+        skip_bad_images = config.on_bad_image == "skip"
+        return StreamLoader(train, val, config, config.crop, skip_bad_images, place, seed)
 
     return Data(train.classes, counts[0], counts[1], fingerprint, remark, make_loader)

@@ -6,11 +6,11 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +20,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from train.cores import cores
 from train.data import augment
+from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
 from train.data.loader import MicroBatch, Normalise, Place, micro_batches, validation_shares
 from train.data.sources import Source
 from train.errors import UserError
 from train.plan import Plan
-
-if TYPE_CHECKING:
-    from train.data.imagenet import Config
 
 Remark = tuple[str, str]  # one of these two, and the file with what is remarked on it
 NOT_PLAIN, SKIPPED = "not plain JPEG, decoded by Pillow", "skipped and replaced by their neighbours"
@@ -37,9 +35,22 @@ Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation;
 
 
 class StreamLoader:
-    """Images read, decoded and cropped by worker processes, and normalised and mirrored on the device."""
+    """Images read, decoded and cropped by worker processes, and normalised and mirrored on the device.
 
-    def __init__(self, train: Source, val: Source, config: Config, place: Place, seed: int) -> None:
+    ``crop`` gives the crop of an epoch, or of an evaluation for None. With ``skip_bad_images`` the next image that
+    decodes replaces one that does not, which otherwise raises UserError.
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        val: Source,
+        config: DataConfig,
+        crop: Callable[[int | None], augment.Crop],
+        skip_bad_images: bool,
+        place: Place,
+        seed: int,
+    ) -> None:
         self._val_images, self._place, self._seed = len(val), place, seed
         self._normalise = Normalise(config.mean, config.std, place.device)
         self._workers = cores(shared_by=place.local_size) if config.workers is None else config.workers
@@ -47,7 +58,7 @@ class StreamLoader:
         self._known_remarks: set[Remark] = set()
         self._new_remarks: list[Remark] = []
         self._loader: DataLoader[Any] = DataLoader(
-            _Samples(train, val, config, seed),
+            _Samples(train, val, crop, skip_bad_images, seed),
             sampler=self._sampler,
             batch_size=None,
             num_workers=self._workers,
@@ -114,12 +125,14 @@ class _Samples(Dataset[Any]):
     With a batch come remarks on its files: those that only Pillow could decode, and those that were skipped.
     """
 
-    def __init__(self, train: Source, val: Source, config: Config, seed: int) -> None:
-        self._train, self._val, self._config, self._seed = train, val, config, seed
+    def __init__(
+        self, train: Source, val: Source, crop: Callable[[int | None], augment.Crop], skip: bool, seed: int
+    ) -> None:
+        self._train, self._val, self._crop, self._skip, self._seed = train, val, crop, skip, seed
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[Remark]] | UserError:
         epoch, indices = request
-        source, crop = self._val if epoch is None else self._train, self._config.crop(epoch)
+        source, crop = self._val if epoch is None else self._train, self._crop(epoch)
         images = _empty_batch(len(indices), crop.size)
         pixels, remarks, used = images.numpy(), [], indices.copy()
         numbers = None if epoch is None else augment.random_numbers(crop, self._seed, epoch, indices)
@@ -138,7 +151,7 @@ class _Samples(Dataset[Any]):
                     break
                 except UserError as error:
                     used[i] = (index + 1) % len(source)
-                    if self._config.on_bad_image == "stop" or used[i] == indices[i]:
+                    if not self._skip or used[i] == indices[i]:
                         return error
                     remarks.append((SKIPPED, str(error)))
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
