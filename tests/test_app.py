@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import SMALL, App, assert_same_run
+from tests.helpers import SMALL, App, assert_same_run, build
 from train import app as application
 from train.config.compose import compose
 from train.errors import UserError
@@ -83,3 +83,13 @@ def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_is_intact(app: App
     assert [p.name[:15] for p in checkpoints.iterdir()] == ["step-000000003-"]
     assert app(*arguments).returncode == 0
     assert_same_run(uninterrupted, tmp_path / "runs" / "run")
+
+
+def test_a_connected_step_has_the_configured_loss_and_precision():
+    world, data, plan, model, config = build(0, 1, 0, "label_smoothing=0.3", "precision=bf16")
+    step = application.connect_step(config, plan, world, model)
+    images, labels = next(data.make_loader(world, 0).training_batches(plan, 0, 0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model.train()(images).float()
+    expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
+    assert step([(images, labels)] * 4, lr=0.0).item() == pytest.approx(expected.item(), rel=1e-6)

@@ -63,6 +63,9 @@ def test_tensorboard_has_every_curve_over_images_seen(run: Path):
     }  # fmt: skip
     assert [e.step for e in board.Scalars("validation/top1")] == [512, 1024]
     assert [e.step for e in board.Scalars("train/loss")] == [256, 512, 768, 1024]
+    # each with the lr of the step just taken: poly(2) from 0.1 over 8 steps
+    rates = [e.value for e in board.Scalars("train/lr")]
+    assert rates == pytest.approx([0.1 * (1 - step / 8) ** 2 for step in (1, 3, 5, 7)])
     assert "_hparams_/session_start_info" in board.summary_metadata
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
-from tests.helpers import assert_same_run, rows
+from tests.helpers import SMALL, assert_same_run, build, rows, train_here
 from train import app
 from train.config.compose import compose
 from train.engine.ema import MovingAverage
+from train.output import checkpoint
 from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.resnet import resnet8
@@ -49,3 +50,13 @@ def test_the_average_is_what_is_evaluated_kept_and_resumed_bit_for_bit(tiny, tmp
     assert rows(plain)[-1]["val_loss"] != rows(whole)[-1]["val_loss"]
     kept, last = (torch.load(run / "weights.pt")["fc.weight"] for run in (whole, plain))
     assert not torch.equal(kept, last)
+
+
+def test_the_average_follows_each_step_once(tmp_path):
+    run = train_here(tmp_path, *SMALL, "batch=256", "ema=0.75", "max_steps=1", "epochs=1")
+    state = checkpoint.load(checkpoint.newest_first(run / "checkpoints")[0])
+    _, data, _, initial, _ = build(0, 1, 0, "batch=256")
+    for name, w in initial.state_dict().items():
+        if w.is_floating_point():
+            expected = 0.75 * w + 0.25 * state["model"][name]
+            torch.testing.assert_close(state["average"][name], expected, rtol=1e-5, atol=1e-6)

@@ -109,6 +109,7 @@ def test_no_thread_of_the_process_group_outlives_it():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_torchrun_brings_back_a_killed_worker(tmp_path: Path):
     tally = soak.Soak(tmp_path)
     assert tally.max_restarts() == 1

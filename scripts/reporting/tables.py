@@ -165,7 +165,7 @@ def training_table() -> str:
         for what, f in figures_of["images_per_second"].items():
             lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
     ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["train"]["ratio"])
-    return "\n".join([*lines, "", f"App by bare loop, each pair by itself: {ratio}; {measured_on(measured['train'])}"])
+    return "\n".join([*lines, "", f"App by bare loop, pair by pair: {ratio}; {measured_on(measured['train'])}"])
 
 
 def optimizer_table() -> str:
