@@ -8,11 +8,12 @@ from unittest import mock
 
 import pytest
 
-from tests.helpers import SMALL, App, assert_same_run, rows
+from tests.helpers import SMALL, App, assert_same_run, rows, train_here
 from train import app
 from train import app as application
 from train.config.compose import compose
 from train.config.schema import Config
+from train.engine.evaluation import Evaluation, Scores
 from train.engine.finite import FiniteCheck
 from train.engine.step import Step
 from train.errors import Diverged, Stopped
@@ -131,3 +132,14 @@ def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tm
     resumed = app(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert [row["epoch"] for row in rows(run)] == [1, 2]
+
+
+def test_the_best_checkpoint_is_of_the_first_evaluation_with_the_highest_top1(tmp_path: Path):
+    scores = iter([Scores(top1, 100.0, 1.0, 168) for top1 in (30.0, 50.0, 50.0, 40.0)])
+    call = Evaluation.__call__
+    with mock.patch.object(Evaluation, "__call__", lambda *given: (call(*given), next(scores))[1]):
+        run = train_here(tmp_path, *SMALL, "epochs=4")
+    (best,) = checkpoint.newest_first(run / "checkpoints", "best")
+    assert best.name.startswith("best-000000008-")
+    result = json.loads((run / "result.json").read_text())
+    assert (result["best_top1"], result["last_top1"]) == (50.0, 40.0)
