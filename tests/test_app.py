@@ -11,7 +11,6 @@ from tests.helpers import SMALL, App, assert_same_run, build
 from train import app as application
 from train.config.compose import compose
 from train.errors import UserError
-from train.processes.signals import StopRequest
 
 
 def test_an_image_that_does_not_decode_is_named(app: App, tmp_path: Path):
@@ -37,15 +36,10 @@ def test_a_checkpoint_of_another_model_is_refused(app: App, tmp_path: Path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_out_of_gpu_memory_names_the_micro_batch(monkeypatch):
-
-    def exhausted(*_: object) -> None:
+def test_out_of_gpu_memory_names_the_micro_batch():
+    config = compose("batch=8k", "data=imagenet")
+    with pytest.raises(UserError, match="batch.micro=64"), application.joined(config):
         raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(application, "train", exhausted)
-    settings = compose("batch=8k", "data=imagenet")
-    with pytest.raises(UserError, match="batch.micro=64"):
-        application.execute(settings, StopRequest(), "")
 
 
 def test_other_images_under_the_same_name_are_refused(app: App, tmp_path):

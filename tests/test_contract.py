@@ -106,7 +106,7 @@ def test_cfg_job_prints_numbers(app: App):
     assert "${" not in OmegaConf.to_yaml(shown)
 
 
-def test_the_banner_says_that_this_is_not_imagenet_and_how_it_was_scaled(app: App):
+def test_the_summary_says_that_this_is_not_imagenet_and_how_it_was_scaled(app: App):
     shape = ["data.classes=8", "data.train_per_class=128", "data.val_per_class=21"]
     said = app("batch=256", "optimizer=lars", "max_steps=1", "epochs=1", *shape).stdout
     assert "NOT ImageNet" in said and "preset 256 of 256 / 8: scaled down with the data" in said

@@ -176,10 +176,10 @@ def test_a_run_that_ends_below_the_target_is_aborted_and_so_is_one_that_diverges
 
 def test_after_a_step_back_with_a_lower_lr_the_log_is_closed(tmp_path: Path):
     path = train(tmp_path, "max_steps=4")
-    log = MLPerfLogger(path, 0)
+    log = MLPerfLogger(path, 0, {})
     log.rewind(0, 0)
     before = path.read_text()
-    later = MLPerfLogger(path, 0)
+    later = MLPerfLogger(path, 0, {})
     later.training(2)
     later.row({"epoch": 2, "val_top1": 80.0})
     assert path.read_text() == before and '"status": "aborted"' in before
@@ -213,9 +213,8 @@ def test_the_convergence_checker_accepts_the_reference_mean_and_refuses_half_of_
         folder = tmp_path / str(epochs)
         folder.mkdir()
         for i in range(5):
-            log = MLPerfLogger(folder / f"result_{i}.txt", None)
             facts = {"submission_org": "SYNTHETIC, made by a test", "submission_benchmark": "resnet"}
-            log.start({**facts, "global_batch_size": batch})
+            log = MLPerfLogger(folder / f"result_{i}.txt", None, {**facts, "global_batch_size": batch})
             log.training(epochs)
             log.evaluating(epochs)
             log.row({"epoch": epochs, "val_top1": 76.0})

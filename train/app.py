@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,13 @@ LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|r
 RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 
 
-def execute(config: Config, stop: StopRequest, command: str) -> None:
-    """Train or evaluate in this process, together with the others that torchrun started."""
+@contextmanager
+def joined(config: Config) -> Iterator[World]:
+    """This process among those that torchrun started; what the others or the GPU do to it becomes one line."""
     set_up_cudnn()
     world = World.join(config.timeout_minutes)
     try:
-        if config.evaluate:
-            evaluate_file(config, world)
-        else:
-            train(config, world, stop, command)
+        yield world
     except (Stopped, Diverged):
         # raised on every rank
         world.leave()
@@ -99,11 +97,10 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     is_over = False
     try:
         with ExitStack() as stack:
-            after_step: Callable[[], None] = lambda: None  # noqa: E731
-            if folder and config.profile:
-                after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
-            training = connect(config, plan, data, world, stop, folder, log, after_step)
+            training = connect(config, plan, data, world, stop, folder, log)
             stack.callback(training.loader.close)
+            if folder and config.profile:
+                training.after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
             if state:
                 training.restore(state)
             elif config.on_divergence == "restart":
@@ -112,7 +109,12 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if folder:
                 folder.mark(None)
             stop.defer()
-            run_with_restarts(training, config, folder)
+            while True:
+                try:
+                    training.run(config.max_steps)
+                    break
+                except Diverged as diverged:
+                    restart(training, config, folder, diverged)
             is_over = training.is_finished
     except (Stopped, Diverged) as ended:
         is_over = isinstance(ended, Diverged)
@@ -154,8 +156,8 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
     rows, images = position["rows"], position["step"] * plan.total
     mlperf = []
     if config.mlperf_log:
-        mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None)]
-        mlperf[0].start(mlperf_facts(config, plan, data))
+        facts = mlperf_facts(config, plan, data)
+        mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None, facts)]
     free = free_on_resume(config)
     settings = {leaf.name: leaf.value for leaf in leaves(config) if leaf.name not in free}
     return Loggers(
@@ -177,7 +179,6 @@ def connect(
     stop: StopRequest,
     folder: RunFolder | None,
     log: Loggers,
-    after_step: Callable[[], None] = lambda: None,
 ) -> Training:
     """Build model, optimizer, schedule and loader, and connect them."""
     model = build_model(config, data.classes, world)
@@ -206,7 +207,7 @@ def connect(
         save_every_seconds=60 * config.checkpoint.every_minutes,
         stop_at_top1=config.stop_at_top1,
         remark=remarks(config, data),
-        after_step=after_step,
+        after_step=lambda: None,
     )
 
 
@@ -242,18 +243,14 @@ def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
     return PublishedRange(batch.preset).remark if is_published else lambda epoch, top1: None
 
 
-def run_with_restarts(training: Training, config: Config, folder: RunFolder | None) -> None:
-    """Train to the end or ``max_steps``; with on_divergence=restart, again from the last good state at a lower lr."""
-    while True:
-        try:
-            return training.run(config.max_steps)
-        except Diverged as diverged:
-            if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
-                raise
-            good = training.world.on_chief(lambda: last_good_state(training, folder))
-            if good is None:
-                raise
-            training.restart(good, diverged, RESTART_LR_FACTOR)
+def restart(training: Training, config: Config, folder: RunFolder | None, diverged: Diverged) -> None:
+    """Return to the last good state with a lower lr; raises ``diverged`` where the run may not or cannot."""
+    if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
+        raise diverged
+    good = training.world.on_chief(lambda: last_good_state(training, folder))
+    if good is None:
+        raise diverged
+    training.restart(good, diverged, RESTART_LR_FACTOR)
 
 
 def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, Any] | None:

@@ -95,7 +95,11 @@ def start(config: Config, overrides: list[str]) -> int:
             return launch.launch(processes, overrides, Path(config.runs_dir).expanduser() / str(config.name))
     if config.precision == "auto":
         config = replace(config, precision=native_precision(torch.device("cuda" if gpus else "cpu")))
-    app.execute(config, stop, unspell(overrides))
+    with app.joined(config) as world:
+        if config.evaluate:
+            app.evaluate_file(config, world)
+        else:
+            app.train(config, world, stop, unspell(overrides))
     return 0
 
 

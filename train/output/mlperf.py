@@ -29,8 +29,8 @@ class MLPerfLogger(Logger):
     For MLPerf the run stops with the first top-1 at the target, even if training continues.
     """
 
-    def __init__(self, path: Path, rows: int | None) -> None:
-        """Begin the file, or continue it after ``rows`` evaluations; raises UserError if it lacks some of them."""
+    def __init__(self, path: Path, rows: int | None, facts: dict[str, Any]) -> None:
+        """Begin the file with ``facts``, or continue it after ``rows`` evaluations; UserError if it lacks some."""
         self._path = path
         kept = [] if rows is None else self._lines_until(rows)
         write_whole(path, "".join(kept).encode())
@@ -39,6 +39,8 @@ class MLPerfLogger(Logger):
             # the app does not empty the system's caches
             self._log("cache_clear", False)
             self._log("init_start")
+            for key, value in facts.items():
+                self._log(key, value)
 
     def _lines_until(self, rows: int) -> list[str]:
         """All lines of a closed log; of an open one, those before the end of the epoch after ``rows``."""
@@ -71,16 +73,11 @@ class MLPerfLogger(Logger):
             file.write(f":::MLLOG {json.dumps(event)}\n")
         self._counts[key] += 1
 
-    def start(self, facts: dict[str, Any]) -> None:
-        """Everything is built and training begins: log ``facts``, a line each, and run_start, once."""
-        if self._counts["run_start"]:
-            return
-        for key, value in facts.items():
-            self._log(key, value)
-        self._log("init_stop")
-        self._log("run_start")
-
     def training(self, epoch: int) -> None:
+        if not self._counts["run_start"]:
+            # everything is built
+            self._log("init_stop")
+            self._log("run_start")
         if self._counts["block_start"] < epoch:
             self._log("block_start", first_epoch_num=epoch, epoch_count=1)
 
