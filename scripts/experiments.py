@@ -10,8 +10,8 @@ Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    
 ``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it goes on where it was. All of them take some twelve hours on two cores, a run on each. What a
-run says goes to ``runs/experiments/<run>.out``.
+and started again, it resumes. All of them take some twelve hours on two cores, a run on each. The output of a run
+goes to ``runs/experiments/<run>.out``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from train.errors import Diverged
 
 
 def run(experiment: Experiment, threads: int) -> int:
-    """Run it, or go on with it, and file its record; the app's exit code."""
+    """Run or resume it, and file its record; the app's exit code."""
     folder = ROOT / experiment.folder
     command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
     folder.parent.mkdir(parents=True, exist_ok=True)

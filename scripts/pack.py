@@ -6,7 +6,7 @@ Usage: python scripts/pack.py DIR OUT [--shorter N | --square N | --original] [-
     --shorter N     the shorter side to N pixels, the aspect kept
     --original      the files as they are, for data that are slow to read at random (parquet)
 
-Training images are spread over the shards at random. Stopped and started again, it goes on where it was. Train from
+Training images are spread over the shards at random. Stopped and started again, it resumes. Train from
 it with data.root=OUT: names, order and crops are those of DIR.
 """
 

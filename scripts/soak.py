@@ -215,7 +215,7 @@ class Soak:
         return 1
 
     def max_restarts(self) -> int:
-        """SIGKILL of one worker of two under torchrun --max-restarts, which brings the job back by itself."""
+        """SIGKILL of one worker of two under torchrun --max-restarts, which restarts the job."""
         folder = self.fresh()
         run = folder / "runs" / "run"
         process = start(folder, self.cache, *SMALL, torchrun=["--nproc-per-node", "2", "--max-restarts", "3"])

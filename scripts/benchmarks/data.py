@@ -132,7 +132,7 @@ def as_folder(packed: Path, root: Path) -> None:
 
 
 def reference(root: Path, crop: str) -> Epoch:
-    """torchvision's references/classification with its Pillow backend; minimal: as the paper, in its words."""
+    """torchvision's references/classification with its Pillow backend; minimal: the paper's, in torchvision's terms."""
     cut: list[Any] = [transforms.RandomResizedCrop(224)]
     if crop == "minimal":
         cut = [transforms.Resize((256, 256)), transforms.RandomCrop(224)]

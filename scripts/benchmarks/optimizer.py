@@ -71,7 +71,7 @@ def measure(rounds: int) -> None:
 
     optimizers = {name: made(make) for name, make in makers.items()}
     times = in_turn(optimizers, rounds)
-    # by itself: once something is compiled, every Python call of the process costs more
+    # apart from the others: once something is compiled, every Python call of the process costs more
     base = {"SGD fused": optimizers["SGD fused"]}
     optimizers["LARS(SGD), compiled"] = made(compiled)
     pair = in_turn({**base, "LARS(SGD), compiled": optimizers["LARS(SGD), compiled"]}, rounds)

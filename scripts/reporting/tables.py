@@ -158,7 +158,7 @@ def figures(seeds: list[Record]) -> str:
 
 
 def training_table() -> str:
-    """Images/s of the whole app and of what it is held against, by ``scripts/bench.py train`` and ``peers``."""
+    """Images/s of the whole app and of what it is compared with, by ``scripts/bench.py train`` and ``peers``."""
     measured = {name: json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("train", "peers")}
     lines = ["| what runs | images/s: median (min-max) | n |", "|---|---|---|"]
     for name, figures_of in measured.items():

@@ -32,7 +32,7 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
     if flags.multirun and under_torchrun:
         raise UserError(
             "-m under torchrun would run its second job in the first one's process group: start "
-            "`python train/main.py -m ...`, which uses every GPU by itself"
+            "`python train/main.py -m ...`, which uses every GPU of the machine"
         )
     if flags.resolve and not flags.cfg and not flags.help:
         raise UserError("--resolve says how --cfg job prints: give both, or neither")

@@ -25,7 +25,7 @@ def webdataset(root: Path) -> Layout | None:
         if missing := [name for name in wanted if not (root / name).exists()]:
             raise UserError(
                 f"{root} lacks {len(missing):,} of {len(wanted):,} shards, such as {missing[0]}: "
-                "start scripts/pack.py again, it goes on where it was"
+                "start scripts/pack.py again, it resumes"
             )
     train, val = _split_files(root, ".tar")
     if not train and not val:
