@@ -268,8 +268,12 @@ class LARS(Optimizer):
             return []
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
-            if state.get("momentum_buffer") is None:
+            buffer = state.get("momentum_buffer")
+            if buffer is None:
                 state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            elif buffer.stride() != p.stride():
+                # loaded from a model in another memory format: the fused update goes through memory in order
+                state["momentum_buffer"] = torch.empty_like(p, memory_format=torch.preserve_format).copy_(buffer)
         return [state["momentum_buffer"] for state in states]
 
     def _step_rest(self, rest: list[dict[str, Any]]) -> None:
@@ -313,7 +317,7 @@ def _concatenated(parts: list[Tensor]) -> Tensor:
 
 
 def _renamed(old: str, given: str | None, momentum_form: str) -> str:
-    """``momentum_form``, or what was ``given`` by its ``old`` name; goes with the next release."""
+    """``momentum_form``, or the value ``given`` under its ``old`` name; to be removed in the next release."""
     if given is None:
         return momentum_form
     warnings.warn(f"{old}= is now momentum_form=: write momentum_form={given!r}", FutureWarning, stacklevel=3)

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
         "train.errors",
     },
     "scripts.estimate": {
-        "scripts.records", "train.summary", "train.config", "train.engine", "train.data", "train.model",
+        "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
         "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
     },
     "scripts.matrix": {"scripts.records"},
@@ -39,10 +39,10 @@ ROOMS: dict[str, set[str]] = {
         "train.app", "train.config", "train.output", "train.engine", "train.processes", "train.plan", "train.errors",
     },
     "train.app": {
-        "train.summary", "train.config", "train.output", "train.engine", "train.data", "train.model", "train.optimizer",
-        "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
+        "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",
+        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
     },
-    "train.summary": {"train.config", "train.output", "train.data", "train.plan"},
+    "train.description": {"train.config", "train.output", "train.data", "train.plan"},
     "train.config": {
         "train.data", "train.model", "train.optimizer", "train.schedule", "train.plan", "train.keys", "train.errors",
     },

@@ -337,3 +337,18 @@ def test_the_names_of_0_1_still_work_and_say_what_they_are_called_now():
     with pytest.warns(FutureWarning, match="^variant= is now momentum_form=: write momentum_form='nus'$"):
         lars_sgd = LarsSGD([w], lr=1.0, momentum=0.9, variant="nus")
     assert (lars.variant.momentum_form, lars_sgd.variant.momentum_form) == ("caffe", "nus")
+
+
+def test_a_momentum_buffer_in_another_memory_format_means_the_same():
+    """As after loading the state of a contiguous model into one that is channels last."""
+    ends = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        generator = torch.Generator().manual_seed(0)
+        w, g, v = (torch.randn(4, 3, 3, 3, generator=generator) for _ in range(3))
+        p = torch.nn.Parameter(w.to(memory_format=memory_format))
+        optimizer = LARS(torch.optim.SGD([p], lr=1.0, momentum=0.9), trust_coef=0.1)
+        optimizer.state[p]["momentum_buffer"] = v
+        p.grad = g.to(memory_format=memory_format)
+        optimizer.step()
+        ends.append(p.detach().contiguous())
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)

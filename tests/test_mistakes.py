@@ -39,7 +39,7 @@ def test_mistakes_are_the_surest_wrong_ones_over_all_batches_and_ranks():
     assert [f[1:] for f in found] == [e[1:] for e in expected]
     assert [f[0] for f in found] == pytest.approx([e[0] for e in expected])
     said = worst.captions(["zero", "one", "two", "three", "four"])
-    assert said[0].startswith("true: ") and "\nsaid: " in said[0] and said[0].endswith("%")
+    assert said[0].startswith("true: ") and "\npredicted: " in said[0] and said[0].endswith("%")
 
 
 def test_a_network_that_makes_no_mistake_has_none():

@@ -1,5 +1,6 @@
 """Command lines rewritten for Hydra, and completed in a shell."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from tests.helpers import ROOT
-from train.config.overrides import spell
+from train.config.overrides import spell, unspell
 
 
 def test_options_may_follow_the_data_root():
@@ -30,3 +31,9 @@ def test_bash_completes_groups_and_keys(typed: str, offered: str):
     path = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=path, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == offered.split(), done.stderr
+
+
+def test_the_recorded_command_is_the_typed_one():
+    typed = ["batch=256", "data.root=/it's here/a=b", "name=x", "optimizer.lr=1"]
+    command = unspell(spell(typed, under_torchrun=False))
+    assert shlex.split(command) == ["python", "train/main.py", "batch=256", "data=imagenet", *typed[1:]]

@@ -17,6 +17,7 @@ from torch import nn
 from train.config.schema import Config
 from train.data.dataset import Data
 from train.data.kinds import open_data
+from train.description import description, mlperf_facts
 from train.engine.batchnorm import RunningStatistics
 from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation
@@ -28,7 +29,7 @@ from train.errors import Diverged, Stopped, UserError
 from train.keys import free_on_resume, leaves
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
-from train.output import checkpoint, environment
+from train.output import checkpoint
 from train.output.board import BoardLogger, opening
 from train.output.checkpoint import CheckpointWriter
 from train.output.layers import LayersLogger
@@ -36,13 +37,13 @@ from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
 from train.output.published_range import PublishedRange
+from train.output.result import write_result
 from train.output.rows import RowLogger
 from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
 from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.schedule import make_schedule
-from train.summary import mlperf_facts, summary
 
 # how gloo and NCCL report that another process is gone or does not answer
 LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|refused|remote process", re.ASCII)
@@ -53,7 +54,7 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 
 @contextmanager
 def joined(config: Config) -> Iterator[World]:
-    """This process among those that torchrun started; what the others or the GPU do to it becomes one line."""
+    """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
     set_up_cudnn()
     world = World.join(config.timeout_minutes)
     try:
@@ -78,7 +79,7 @@ def joined(config: Config) -> Iterator[World]:
 
 
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
-    """Train as ``config`` says, from the beginning or from where the run of this name stopped."""
+    """Train the run that ``config`` describes, from scratch or from its newest checkpoint."""
     data = world.raise_together(lambda: open_data(config.data))
     plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
@@ -92,7 +93,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if folder:
         step = state["position"]["step"] if state else None
-        print(f"{config.name}\n{summary(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+        print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
     is_over = False
     try:
@@ -164,7 +165,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
         [
             RowLogger(folder.path / "log.jsonl", rows),
             LayersLogger(folder.path / "layers.csv", images),
-            BoardLogger(folder.path / "tb", images, opening(settings, summary(config, plan, data))),
+            BoardLogger(folder.path / "tb", images, opening(settings, description(config, plan, data))),
             ProgressLogger(images, plan.steps * plan.total, config.epochs),
             *mlperf,
         ]
@@ -244,7 +245,7 @@ def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
 
 
 def restart(training: Training, config: Config, folder: RunFolder | None, diverged: Diverged) -> None:
-    """Return to the last good state with a lower lr; raises ``diverged`` where the run may not or cannot."""
+    """Reload the last good state with a lower lr; re-raises ``diverged`` if a restart is not allowed or possible."""
     if config.on_divergence == "stop" or len(training.position.restarts) >= MOST_RESTARTS:
         raise diverged
     good = training.world.on_chief(lambda: last_good_state(training, folder))
@@ -261,10 +262,9 @@ def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, A
 
 
 def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, command: str) -> None:
-    """Write the weights and the result, and say what was reached."""
+    """Write the weights and the result, and print the final accuracy."""
     position = training.position
-    weights = {k: v.detach().cpu().contiguous() for k, v in training.evaluate.model.state_dict().items()}
-    result = {
+    reached = {
         "best_top1": position.best_top1,
         "last_top1": position.last_top1,
         "steps": position.step,
@@ -278,12 +278,8 @@ def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, comman
         "classes": data.classes,
         "data_fingerprint": data.fingerprint,
         "parameters": sum(p.numel() for p in training.model.parameters()),
-        "versions": environment.versions(),
-        "hardware": environment.hardware(plan.processes),
-        "command": command,
-        "commit": environment.commit(),
     }
-    folder.finish(weights, result)
+    write_result(folder.path, training.evaluate.model, reached, plan.processes, command)
     print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {folder.path}")
 
 
@@ -294,14 +290,18 @@ def evaluate_file(config: Config, world: World) -> None:
     weights = world.raise_together(lambda: checkpoint.load(path))
     data = world.raise_together(lambda: open_data(config.data))
     model = build_model(config, data.classes, world)
-    try:
-        model.load_state_dict(weights.get("average", weights.get("model", weights)))
-    except RuntimeError as error:
-        why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(
-            f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
-            "give the model= and data= that it was trained with"
-        ) from error
+
+    def load() -> None:
+        try:
+            model.load_state_dict(weights.get("average", weights.get("model", weights)))
+        except RuntimeError as error:
+            why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(
+                f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
+                "give the model= and data= that it was trained with"
+            ) from error
+
+    world.raise_together(load)
     loader = data.make_loader(world, config.seed)
     scores = Evaluation(model, world, Precision.named(config.precision, world.device))(loader.validation_batches())
     loader.close()

@@ -44,12 +44,12 @@ class Key:
 
 
 def key(**properties: Any) -> Any:
-    """A dataclass field with the properties of a ``Key``. It has no default: values stand in ``configs/``."""
+    """A dataclass field with the properties of a ``Key``. It has no default: values live in ``configs/``."""
     return dataclasses.field(metadata={"key": Key(**properties)})
 
 
 def operational(**properties: Any) -> Any:
-    """A key that says where, how long or with which logs a run runs: free on resume, without effect on the result."""
+    """A key for where, how long or with which logs to run: may change on resume, and does not affect the result."""
     return key(free_on_resume=True, changes_result=False, **properties)
 
 
@@ -75,7 +75,7 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
 
 
 def free_on_resume(config: Any) -> set[str]:
-    """The names of the keys that another value may have when a run is resumed."""
+    """The names of the keys whose values may change when a run is resumed."""
     return {leaf.name for leaf in leaves(config) if leaf.key.free_on_resume}
 
 

@@ -1,4 +1,4 @@
-"""The entry, ``python train/main.py batch=32k``: from a command line to a run to an exit code."""
+"""Entry point (``python train/main.py batch=32k``): runs what the command line asks for and sets the exit code."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ jobs: list[sweep.Job] = []  # of this process, with -m
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def job(composed: DictConfig) -> None:
-    """Run one composed configuration, in this process or in as many as it takes; exit when it does not end well."""
+    """Run one composed configuration, in this process or in worker processes; exit unless it succeeds."""
     # unresolved, because an interpolation in an override belongs to the configuration, not to Hydra
     overrides = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
     runs_dir = None
@@ -48,7 +48,8 @@ def job(composed: DictConfig) -> None:
         note_job(config, overrides)
         code = start(config, overrides)
     except MISTAKES as error:
-        code = refuse(error) if runs_dir is None else print_error(cast(UserError, error))
+        # of a run, each process prints its own; of a configuration, which all compose, rank 0 does
+        code = print_error(error) if runs_dir is not None and isinstance(error, UserError) else refuse(error)
     except RunEnded as ended:
         code = print_error(ended)
     except OSError as error:
@@ -56,7 +57,7 @@ def job(composed: DictConfig) -> None:
             raise
         code = print_error(UserError(f"{error.filename or runs_dir}: {error.strerror}: what was saved is intact"))
     if code:
-        # the jobs of a sweep follow one another otherwise
+        # on success it returns, so that a sweep continues with its next job
         sys.exit(code)
 
 

@@ -1,7 +1,7 @@
 """The optimizers: the configuration of each, and how it is made.
 
-A new one is a file in ``configs/optimizer`` and an entry of ``KINDS``. torch is imported when an optimizer is made, so
-that a command line is checked before.
+A new one is a file in ``configs/optimizer`` and an entry of ``KINDS``. torch is imported only when an optimizer
+is made, so that the command line is checked first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lars import LARS
 
-# of each layer that the last step measured: its name, and what was measured
+# the names of the layers measured in the last step, and each measured quantity
 LayerStatistics = tuple[list[str], "dict[str, Tensor]"]
 
 
@@ -60,7 +60,7 @@ class LARSConfig(SGDConfig):
         if self.momentum_correction and self.momentum_form != "caffe":
             raise UserError(
                 "optimizer.momentum_correction=true is for optimizer.momentum_form=caffe: with "
-                f"{self.momentum_form} lr is outside the buffer as it is"
+                f"{self.momentum_form} lr is already outside the buffer"
             )
 
 

@@ -71,6 +71,6 @@ def accumulation(batch: BatchConfig, processes: int) -> int:
 
 
 def check_size(total: int, train_images: int) -> None:
-    """Raise UserError when the data are less than one batch."""
+    """Raise UserError if there are fewer training images than one batch needs."""
     if train_images < total:
         raise UserError(f"batch.total={total} is more than the {train_images} training images: give a smaller one")

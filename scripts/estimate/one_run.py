@@ -16,11 +16,11 @@ from train.config.schema import Config
 from train.data import fractals
 from train.data.dataset import ILSVRC_2012, Data
 from train.data.kinds import open_data
+from train.description import description
 from train.errors import UserError
 from train.model import make_model
 from train.plan import Plan, make_plan
 from train.schedule import make_schedule
-from train.summary import summary
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 
@@ -39,7 +39,7 @@ def describe(config: Config, machine: MachineConfig) -> str:
         "machine": [machine_line(config, machine, net)],
         "time": time_table(config, machine, data.train_images, costs),
     }
-    lines = [summary(replace(config, precision=planned_precision(config)), plan, data)]
+    lines = [description(replace(config, precision=planned_precision(config)), plan, data)]
     for name, section in sections.items():
         lines += [f"  {name:<10}{section[0]}", *(f"{'':12}{line}" for line in section[1:])]
     return "\n".join(lines)

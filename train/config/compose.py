@@ -22,7 +22,7 @@ from train.keys import free_on_resume, leaves
 PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
 CONFIGS = next(place for place in PLACES if place.is_dir())
 
-# the parts whose keys depend on the choice that was made of them, which ``name`` tells
+# the parts whose keys depend on the chosen variant, which ``name`` identifies
 PARTS = {"data": kinds.config_class, "model": model.config_class, "optimizer": optimizer.config_class}
 
 

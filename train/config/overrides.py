@@ -35,7 +35,7 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
             "`python train/main.py -m ...`, which uses every GPU of the machine"
         )
     if flags.resolve and not flags.cfg and not flags.help:
-        raise UserError("--resolve says how --cfg job prints: give both, or neither")
+        raise UserError("--resolve only affects --cfg job: give both, or neither")
     for argument in flags.overrides:
         if argument in (f"{group}=null" for group in GROUPS):
             raise UserError(f"{argument} chooses nothing: leave it out, or see --help for what there is")
@@ -46,7 +46,7 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
     given = [argument.partition("=")[0] for argument in flags.overrides]
     spelled = [_quote(argument) for argument in arguments]
     if "data.root" in given and "data" not in given:
-        # next to it, because what follows the options is a separate list to the parser
+        # beside data.root, because the parser treats arguments before and after the options as separate lists
         at = next(i for i, argument in enumerate(arguments) if argument.startswith("data.root="))
         spelled.insert(at, "data=imagenet")
     if flags.cfg and not flags.resolve and flags.cfg != "hydra":
@@ -69,5 +69,8 @@ def _quote(argument: str) -> str:
 
 def unspell(overrides: Sequence[str]) -> str:
     """The command line that a person types to repeat a run with ``overrides``."""
-    plain = [re.sub(rf"^({'|'.join(('batch', *TEXTS))})='(.*)'$", r"\1=\2", o) for o in overrides]
+    plain = []
+    for override in overrides:
+        quoted = re.fullmatch(rf"({'|'.join(('batch', *TEXTS))})='(.*)'", override)
+        plain.append(f"{quoted[1]}={quoted[2]}".replace("\\'", "'") if quoted else override)
     return shlex.join(["python", "train/main.py", *plain])

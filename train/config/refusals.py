@@ -25,7 +25,7 @@ MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 def refuse(error: Exception) -> int:
     """Print what is wrong with the configuration, once for all ranks, which compose the same; the exit code."""
     if int(os.environ.get("RANK", 0)) > 0:
-        # rank 0 gets the time to print it before torchrun ends all
+        # give rank 0 time to print it before torchrun kills all processes
         time.sleep(2)
         return UserError.exit_code
     return print_error(UserError(explain(error)))

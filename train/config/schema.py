@@ -65,7 +65,7 @@ class Config:
     checkpoint: CheckpointConfig
 
     def check(self) -> None:
-        """Raise UserError, naming key and value, for the first value or combination that cannot be."""
+        """Raise UserError, naming key and value, for the first invalid value or combination."""
         check_bounds(self)
         self.batch.check()
         images = self.data.expected_train_images()

@@ -63,7 +63,7 @@ class RunningStatistics:
 
 
 def _concatenated(tensors: list[Tensor]) -> Tensor:
-    """All in one: a hundred small tensors in every step would cost a GPU more to launch than to move."""
+    """One flat tensor: with a hundred small ones, kernel launches would cost a GPU more than the copies."""
     return torch.cat([t.flatten() for t in tensors])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Logger:
-    """A form of the log. It overrides the methods that it has a use for; the others do nothing.
+    """A log output. It overrides the methods that it needs; the others do nothing.
 
     ``images`` counts the images trained on since the beginning of the run, and epochs count from 1.
     """

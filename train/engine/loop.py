@@ -1,4 +1,4 @@
-"""The order of things in a run: steps, an evaluation, a row in the log, epoch after epoch, and where it is saved."""
+"""The training loop: each epoch's steps, its evaluation and row in the log, and when checkpoints are saved."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Training:
         self.log.say(f"{diverged}\nrestarting from step {step} with {lr_scale:g} of the learning rate")
         self.save()
 
-    # Its course
+    # Training
 
     def run(self, max_steps: int | None = None) -> None:
         """Train to the end, or until the run has taken ``max_steps`` in all.
@@ -167,6 +167,7 @@ class Training:
                     break
                 self._train_epoch(limit)
         except StopRequested:
+            self._check_finite()
             self.save()
             if self.checkpoints:
                 self.checkpoints.wait()
@@ -174,6 +175,7 @@ class Training:
                 f"stopped after step {self.position.step}, everything is saved: start the same command again"
             ) from None
         if self.position.step < self.plan.steps:
+            self._check_finite()
             self.save()
         if self.checkpoints:
             self.checkpoints.wait()
@@ -184,8 +186,8 @@ class Training:
         epoch, first = divmod(position.step, plan.steps_per_epoch)
         self.log.training(epoch + 1)
         batches = Timed(self.loader.training_batches(plan, epoch, first))
-        stream = self._with_picture(batches) if position.step == 0 else batches
         entered = time.perf_counter()
+        stream = self._with_picture(batches) if position.step == 0 else batches
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
@@ -254,7 +256,7 @@ class Training:
                 raise StopRequested
             yield batch
 
-    # What it tells on the way
+    # Logging
 
     def _with_picture(self, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """``batches``, of which the first is shown before the run's first step."""
@@ -306,7 +308,7 @@ class Training:
         what = f"gradient of {', '.join(layers[:3])}{more}" if layers else "loss"
         raise Diverged(
             step,
-            f"diverged at step {step} with lr {lr:.4g}: no finite {what}; the last checkpoint is from before; "
+            f"diverged at step {step} with lr {lr:.4g}: {what} is not finite; an earlier checkpoint is intact; "
             "a lower optimizer.lr or a longer warm-up may help, or on_divergence=restart",
         )
 

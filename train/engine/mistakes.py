@@ -24,7 +24,7 @@ class Worst(NamedTuple):
     def captions(self, class_names: Sequence[str]) -> list[str]:
         """Two lines for each image: the true class, and the predicted one with its probability."""
         return [
-            f"true: {class_names[label][:12]}\nsaid: {class_names[prediction][:12]}, {probability:.0%}"
+            f"true: {class_names[label][:12]}\npredicted: {class_names[prediction][:12]}, {probability:.0%}"
             for probability, label, prediction in zip(*(values.tolist() for values in self[:3]), strict=True)
         ]
 

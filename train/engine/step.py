@@ -26,7 +26,7 @@ class Step:
     world: World
     precision: Precision
     label_smoothing: float
-    micro_batches: int  # that this rank takes for one step
+    micro_batches: int  # per step on this rank
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.

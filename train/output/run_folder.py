@@ -1,4 +1,4 @@
-"""The folder of a run: which process may work in it, whether it can be resumed, and what it holds at the end."""
+"""The folder of a run: which process may work in it, whether it can be resumed, and how it ended."""
 
 from __future__ import annotations
 
@@ -82,11 +82,6 @@ class RunFolder:
             return json.loads(path.read_text()) if path.exists() else None
         except ValueError as error:
             raise UserError(f"{path} is damaged: delete it, and the same command finishes the run again") from error
-
-    def finish(self, weights: dict[str, Any], result: dict[str, Any]) -> None:
-        """Write ``weights.pt`` and, last of all, ``result.json``."""
-        checkpoint.write_whole(self.path / "weights.pt", checkpoint.to_bytes(weights))
-        checkpoint.write_whole(self.path / "result.json", json.dumps(result, indent=2).encode() + b"\n")
 
     def mark(self, ended: Stopped | Diverged | None) -> None:
         """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both."""

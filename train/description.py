@@ -1,4 +1,4 @@
-"""What a run is, in words: the lines printed before it begins, and the facts that MLPerf's log wants."""
+"""What a run is, in words: the lines printed before it begins, and the facts that MLPerf's log asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from train.output import environment
 from train.plan import Plan
 
 
-def summary(config: Config, plan: Plan, data: Data, resumed_step: int | None = None) -> str:
+def description(config: Config, plan: Plan, data: Data, resumed_step: int | None = None) -> str:
     """The lines from which a reader of the log learns what ran, and that it is not something else."""
     warmup_epochs = config.schedule.warmup_epochs
     lines = {
