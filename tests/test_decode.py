@@ -8,25 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import Contents, content
+from tests.helpers import Contents, content, picture
 from train.data import augment
 from train.data.decode import training_image
 from train.errors import UserError
-
-SIZES = [(500, 375), (375, 500), (640, 480), (320, 240), (800, 600), (333, 500)]
-
-
-COLOURS = [(200, 40, 40), (40, 160, 60), (50, 60, 200)]
-
-
-def picture(label: int, number: int) -> Image.Image:
-    """Stripes whose colour and direction tell the class, with noise."""
-    generator = np.random.default_rng(100 * label + number)
-    width, height = SIZES[number % len(SIZES)]
-    y, x = np.mgrid[0:height, 0:width]
-    phase = (x if label == 0 else y if label == 1 else x + y) / 20
-    base = np.array(COLOURS[label]) * (0.6 + 0.4 * np.sin(phase))[..., None]
-    return Image.fromarray(np.clip(base + generator.normal(0, 20, base.shape), 0, 255).astype(np.uint8))
 
 
 def jpeg(image: Image.Image, **options: object) -> bytes:
