@@ -26,7 +26,6 @@ from train.data import fractals
 from train.data.dataset import Data, ProgressiveConfig
 from train.data.kinds import open_data
 from train.data.sources import Source
-from train.keys import leaves
 from train.plan import Plan, make_plan
 from train.processes.signals import StopRequest
 from train.processes.world import World
@@ -42,11 +41,6 @@ SMALL = [
 ]  # fmt: skip
 
 App = Callable[..., subprocess.CompletedProcess]
-
-
-def values(config: Config) -> dict[str, object]:
-    """Every value of ``config`` by its dotted name."""
-    return {leaf.name: leaf.value for leaf in leaves(config)}
 
 
 def plan_for(config: Config, train_images: int, processes: int = 1) -> Plan:

@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from tests.helpers import values
 from train.config.compose import compose
 from train.errors import UserError
-from train.keys import Key, check_bounds, free_on_resume, leaves, result_settings
+from train.keys import Key, check_bounds, free_on_resume, leaves, result_settings, values
 
 
 @pytest.mark.parametrize(

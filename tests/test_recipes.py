@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from scripts import matrix
-from tests.helpers import rows, values
+from tests.helpers import rows
 from train import app
 from train.config.compose import compose
+from train.keys import values
 from train.processes.signals import StopRequest
 from train.processes.world import World
 

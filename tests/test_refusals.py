@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import SMALL, App, values
+from tests.helpers import SMALL, App
 from train.config.compose import compose
 from train.config.refusals import MISTAKES, explain
+from train.keys import values
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from train.engine.loop import Training
 from train.engine.precision import Precision, set_up_cudnn
 from train.engine.step import Step
 from train.errors import Diverged, Stopped, UserError
-from train.keys import free_on_resume, leaves
+from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
 from train.output import checkpoint
@@ -160,7 +160,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
         facts = mlperf_facts(config, plan, data)
         mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None, facts)]
     free = free_on_resume(config)
-    settings = {leaf.name: leaf.value for leaf in leaves(config) if leaf.name not in free}
+    settings = {name: value for name, value in values(config).items() if name not in free}
     return Loggers(
         [
             RowLogger(folder.path / "log.jsonl", rows),

@@ -74,6 +74,11 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     return found
 
 
+def values(config: Any) -> dict[str, Any]:
+    """Every value of ``config`` by its dotted name."""
+    return {leaf.name: leaf.value for leaf in leaves(config)}
+
+
 def free_on_resume(config: Any) -> set[str]:
     """The names of the keys whose values may change when a run is resumed."""
     return {leaf.name for leaf in leaves(config) if leaf.key.free_on_resume}

@@ -20,22 +20,23 @@ FOLDER = ROOT / "results" / "tb"
 
 def boards() -> dict[Path, bytes]:
     """The event file of one run for each row of the README's table."""
-    return {FOLDER / r.folder.name / "events.out.tfevents.0": _file(r) for r in (seeds[0] for seeds in main_rows())}
+    free = free_on_resume(compose())
+    runs = [seeds[0] for seeds in main_rows()]
+    return {FOLDER / run.folder.name / "events.out.tfevents.0": _file(run, free) for run in runs}
 
 
-def _file(record: Record) -> bytes:
+def _file(record: Record, free: set[str]) -> bytes:
     file = io.BytesIO()
     writer = RecordWriter(file)
-    for event in _events(record):
+    for event in _events(record, free):
         writer.write(event.SerializeToString(deterministic=True))
     return file.getvalue()
 
 
-def _events(record: Record) -> Iterator[Event]:
+def _events(record: Record, free: set[str]) -> Iterator[Event]:
     """A record has no dates: wall time is the seconds of training, from 1970 on."""
     yield Event(file_version="brain.Event:2")
     values = flatten(OmegaConf.to_container(record.config))
-    free = free_on_resume(compose())
     settings = {k: v for k, v in values.items() if k not in free and not k.startswith(RETIRED)}
     about = "rebuilt by `scripts/report.py` from `" + record.folder.relative_to(ROOT).as_posix() + "`"
     for summary in opening(settings, about):

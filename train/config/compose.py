@@ -16,7 +16,7 @@ from train.config.overrides import GROUPS, spell
 from train.config.schema import Config
 from train.data import kinds
 from train.errors import UserError
-from train.keys import free_on_resume, leaves
+from train.keys import free_on_resume, values
 
 # beside the package in a checkout, inside it in a wheel
 PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
@@ -56,7 +56,7 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
     It names each override that changes the result. Hydra must be initialised.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    values = {leaf.name: leaf.value for leaf in leaves(config)}
+    chosen = values(config)
     name = f"{config.data.name}-{config.model.name}-{config.batch.preset}"
     # the default recipe is the optimizer's own
     name += f"-{config.recipe.name}" if config.recipe.name != "torchlars" else ""
@@ -65,10 +65,10 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
         # An override that only repeats the default changes nothing, which shows when it is left out.
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
         try:
-            default = {leaf.name: leaf.value for leaf in leaves(typed(hydra.compose("config", overrides=others)))}
+            default = values(typed(hydra.compose("config", overrides=others)))
         except OmegaConfBaseException:
             # without the override there is no configuration: the recipe publishes no value in its place
             default = {}
-        if key in values and values[key] != default.get(key):
-            name += f"-{key}={values[key]}"
+        if key in chosen and chosen[key] != default.get(key):
+            name += f"-{key}={chosen[key]}"
     return re.sub(r"[\s/\\]+", "_", name)
