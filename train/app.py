@@ -25,7 +25,7 @@ from train.engine.logger import Loggers
 from train.engine.loop import Training
 from train.engine.precision import Precision, set_up_cudnn
 from train.engine.step import Step
-from train.errors import Diverged, Stopped, UserError
+from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
@@ -71,7 +71,7 @@ def joined(config: Config) -> Iterator[World]:
     except RuntimeError as error:
         if not (world.size > 1 and LOST.search(str(error))):
             raise
-        raise UserError(
+        raise PeersLost(
             f"process {world.rank} of {world.size} lost the others while {world.activity} "
             f"({str(error).splitlines()[0][:160]}): what was saved is intact, start the same command again"
         ) from error
@@ -100,6 +100,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         with ExitStack() as stack:
             training = connect(config, plan, data, world, stop, folder, log)
             stack.callback(training.loader.close)
+            if training.checkpoints:
+                stack.callback(training.checkpoints.wait)
             if folder and config.profile:
                 training.after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
             if state:

@@ -16,6 +16,10 @@ class UserError(RunEnded):
     exit_code = 2
 
 
+class PeersLost(UserError):
+    """Another process of the group is gone or does not answer, so the group cannot be left in order."""
+
+
 class Diverged(RunEnded):
     """The loss or the gradients of ``step`` are not finite. Everything saved before is intact."""
 

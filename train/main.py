@@ -21,7 +21,7 @@ from train.config.compose import CONFIGS, default_name, typed
 from train.config.overrides import spell, unspell
 from train.config.refusals import MISTAKES, refuse
 from train.config.schema import Config
-from train.errors import RunEnded, Stopped, UserError, print_error
+from train.errors import PeersLost, RunEnded, Stopped, UserError, print_error
 from train.output import sweep
 from train.plan import accumulation
 
@@ -47,6 +47,11 @@ def job(composed: DictConfig) -> None:
         config = replace(config, name=config.name or default_name(config, overrides))
         note_job(config, overrides)
         code = start(config, overrides)
+    except PeersLost as lost:
+        # threads of the process group still wait for the others, and Python's own exit would abort on them
+        code = print_error(lost)
+        sys.stdout.flush()
+        os._exit(code)
     except MISTAKES as error:
         # of a run, each process prints its own; of a configuration, which all compose, rank 0 does
         code = print_error(error) if runs_dir is not None and isinstance(error, UserError) else refuse(error)
