@@ -53,7 +53,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Data]:
     """Overrides for a data set of 64 images, and that data set, open."""
     root = tmp_path_factory.mktemp("tiny") / "fractals"
     small = [
-        "data.classes=4", "data.train_per_class=16", "data.val_per_class=4", "batch.total=32", "batch.micro=16",
-        f"data.root={root}", "data=fractals", "precision=fp32",
+        "data.classes=4", "data.train_per_class=16", "data.val_per_class=4", "data.report_per_class=3", "data.size=32",
+        "batch.total=32", "batch.micro=16", f"data.root={root}", "data=fractals", "precision=fp32",
     ]  # fmt: skip
     return small, open_data(compose(*small).data)

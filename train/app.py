@@ -20,7 +20,7 @@ from train.data.kinds import open_data
 from train.description import description, mlperf_facts
 from train.engine.batchnorm import RunningStatistics
 from train.engine.ema import MovingAverage
-from train.engine.evaluation import Evaluation
+from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Loggers
 from train.engine.loop import Training
 from train.engine.precision import Precision, set_up_cudnn
@@ -95,7 +95,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         step = state["position"]["step"] if state else None
         print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
-    is_over = False
+    is_over, report = False, None
     try:
         with ExitStack() as stack:
             training = connect(config, plan, data, world, stop, folder, log)
@@ -119,6 +119,9 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
                 except Diverged as diverged:
                     restart(training, config, folder, diverged)
             is_over = training.is_finished
+            if is_over and data.report_batches:
+                world.activity = "scoring the report split"
+                report = training.evaluate(data.report_batches(world))
     except (Stopped, Diverged) as ended:
         is_over = isinstance(ended, Diverged)
         ended.is_said_elsewhere = not world.is_chief
@@ -128,7 +131,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     finally:
         log.close(is_over)
     if folder and training.is_finished:
-        finish(folder, training, plan, data, command)
+        finish(folder, training, plan, data, report, command)
     elif folder:
         speed = training.images_per_second
         since = f" at {speed:,.0f} images/s" if speed else ""
@@ -263,12 +266,14 @@ def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, A
     return checkpoint.load_newest(folder.checkpoints)[0]
 
 
-def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, command: str) -> None:
-    """Write the weights and the result, and print the final accuracy."""
+def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, report: Scores | None, command: str) -> None:
+    """Write the weights and the result, and print the final accuracy; ``report``: the scores of the third split."""
     position = training.position
     reached = {
         "best_top1": position.best_top1,
         "last_top1": position.last_top1,
+        "report_top1": report.top1 if report else None,
+        "report_loss": report.loss if report else None,
         "steps": position.step,
         "seconds": round(position.seconds, 1),
         "restarts": position.restarts,
@@ -282,7 +287,9 @@ def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, comman
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
     write_result(folder.path, training.evaluate.model, reached, plan.processes, command)
-    print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {folder.path}")
+    on_report = f"; {report.top1:.2f} % on the report split" if report else ""
+    scores = f"{position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %{on_report})"
+    print(f"finished: {scores}, in {folder.path}")
 
 
 def evaluate_file(config: Config, world: World) -> None:
@@ -304,9 +311,14 @@ def evaluate_file(config: Config, world: World) -> None:
             ) from error
 
     world.raise_together(load)
-    loader = data.make_loader(world, config.seed)
-    scores = Evaluation(model, world, Precision.named(config.precision, world.device))(loader.validation_batches())
-    loader.close()
+    evaluation = Evaluation(model, world, Precision.named(config.precision, world.device))
+    if config.data.split == "report":
+        assert data.report_batches
+        scores = evaluation(data.report_batches(world))
+    else:
+        loader = data.make_loader(world, config.seed)
+        scores = evaluation(loader.validation_batches())
+        loader.close()
     if world.is_chief:
         scored = {"val_top1": scores.top1, "val_top5": scores.top5, "val_loss": scores.loss, "images": scores.images}
         print(json.dumps(scored))

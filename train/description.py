@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from train.config.schema import Config
-from train.data.dataset import Data
+from train.data.dataset import ILSVRC_2012, Data
 from train.output import environment
 from train.plan import Plan
 
@@ -25,6 +25,12 @@ def description(config: Config, plan: Plan, data: Data, resumed_step: int | None
         f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
         "model": f"{config.model.name}, {config.precision}",
     }
+    if not data.is_ilsvrc:
+        images, _, _ = ILSVRC_2012
+        lines["updates"] = (
+            f"{plan.steps:,}, each of {100 * plan.total / data.train_images:.2g} % of the training images: "
+            f"as many as ImageNet has in {config.epochs} epochs at batch {plan.total * images / data.train_images:,.0f}"
+        )
     if 0 < config.epochs <= warmup_epochs:
         lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
     if config.ema:

@@ -27,7 +27,7 @@ class MemoryLoader:
         # a view of every shifted copy: image, shift down, shift right, channel, height, width
         self._windows = padded.unfold(1, config.size, 1).unfold(2, config.size, 1)
         self._labels = torch.from_numpy(train[1])
-        self._val_images, self._val_labels = (torch.from_numpy(array) for array in val)
+        self._val = val
 
     def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
         size = self._config.progressive.size(self._config.size, epoch)
@@ -45,8 +45,7 @@ class MemoryLoader:
             yield images, labels
 
     def validation_batches(self) -> Iterator[MicroBatch]:
-        for indices in validation_shares(len(self._val_labels), self._place.rank, self._place.size):
-            yield self._normalise(self._val_images[indices], self._val_labels[indices])
+        return in_order(self._val, self._config, self._place)
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)
@@ -56,3 +55,11 @@ class MemoryLoader:
 
     def close(self) -> None:
         pass
+
+
+def in_order(split: Split, config: DataConfig, place: Place) -> Iterator[MicroBatch]:
+    """The share of ``place`` in the images of ``split``, in batches."""
+    normalise = Normalise(config.mean, config.std, place.device)
+    images, labels = (torch.from_numpy(array) for array in split)
+    for indices in validation_shares(len(labels), place.rank, place.size):
+        yield normalise(images[indices], labels[indices])
