@@ -29,7 +29,7 @@ def description(config: Config, plan: Plan, data: Data, resumed_step: int | None
         images, _, _ = ILSVRC_2012
         lines["updates"] = (
             f"{plan.steps:,}, each of {100 * plan.total / data.train_images:.2g} % of the training images: "
-            f"as many as ImageNet has in {config.epochs} epochs at batch {plan.total * images / data.train_images:,.0f}"
+            f"ImageNet has as many at batch {plan.total * images / data.train_images:,.0f}"
         )
     if 0 < config.epochs <= warmup_epochs:
         lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
