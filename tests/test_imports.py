@@ -13,6 +13,7 @@ from tests.helpers import ROOT
 ROOMS: dict[str, set[str]] = {
     "scripts.slurm": set(),
     "scripts.add_record": {"scripts.records", "train.config", "train.data", "train.keys", "train.errors"},
+    "scripts.mlperf_runs": {"scripts.records", "train.errors"},
     "scripts.report": {"scripts.reporting", "scripts.records", "train.errors"},
     "scripts.bench": {"scripts.benchmarks"},
     "scripts.plan": {"scripts.reporting", "scripts.estimate", "train.config", "train.errors"},
