@@ -95,7 +95,7 @@ def test_too_few_points_are_refused():
 
 
 def test_mlperfs_curve_is_the_one_that_was_found_without_this_program():
-    # of the review of these logs, by another extraction: it took the last evaluation, and systems by their names
+    # by another extraction from these logs, which took the last evaluation, and systems by their names
     curve = fit(*columns(best_systems(), "batch", "epochs"))
     assert (curve.fewest_epochs, curve.critical_batch) == pytest.approx((34.5, 46_000), rel=0.01)
 

@@ -71,10 +71,10 @@ def test_a_system_becomes_a_row_with_its_settings_and_the_epochs_to_the_target(t
 
 def test_results_that_are_handed_in_again_or_changed_on_the_way_are_told_apart(tmp_path, monkeypatch, capsys):
     old, other = log(LARS, [(41, 0.76)], 10), log({**LARS, "lars_opt_base_learning_rate": 18}, [(42, 0.76)], 11)
-    first = repository(tmp_path / "training_results_v2.0", {
+    first = repository(tmp_path / "b" / "training_results_v2.0", {
         "A/results/one/resnet/result_0.txt": old, "A/results/one/resnet/result_1.txt": other,
     })  # fmt: skip
-    second = repository(tmp_path / "training_results_v2.1", {
+    second = repository(tmp_path / "a" / "training_results_v2.1", {
         "A/results/renamed/resnet/result_0.txt": old.replace("Clearing", "Emptying"),
         "A/results/one/resnet/result_0.txt": log(LARS, [(43, 0.76)], 12),
         "A/results/one/resnet/result_1.txt": log(LARS, [(43, 0.76)], 12),
