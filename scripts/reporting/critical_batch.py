@@ -63,7 +63,7 @@ def resample(batch: Numbers, epochs: Numbers, resamples: int = 2000, seed: int =
     """The curves of a residual bootstrap: fits to the fitted curve with its own residuals drawn anew, with replacement.
 
     Residuals are those of the logarithm, widened by ``sqrt(n / (n - 2))`` for the two numbers that were fitted to the
-    ``n`` points (at least three). They hold what points scatter about the curve, and nothing of why they do.
+    ``n`` points (at least three). They tell how far points scatter about the curve, and not why.
     """
     n = len(batch)
     if n < 3:
