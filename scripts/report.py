@@ -9,10 +9,10 @@ import argparse
 import sys
 
 from scripts.records import ROOT
-from scripts.reporting import boards, costs, fractals, imagenet, tables, trust_ratios
+from scripts.reporting import boards, costs, fractals, imagenet, mlperf, tables, trust_ratios
 from train.errors import UserError, print_error
 
-PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
+PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
@@ -22,6 +22,8 @@ TABLES = {
     ("README.md", "plan"): tables.plan_table,
     ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
+    ("results/README.md", "mlperf"): mlperf.systems_table,
+    ("results/README.md", "mlperf fits"): mlperf.curves_table,
     ("results/README.md", "rows"): tables.rows_table,
     ("results/README.md", "lr"): tables.lr_table,
     ("results/README.md", "best"): tables.best_table,

@@ -13,6 +13,7 @@ from tests.helpers import ROOT
 ROOMS: dict[str, set[str]] = {
     "scripts.slurm": set(),
     "scripts.add_record": {"scripts.records", "train.config", "train.data", "train.keys", "train.errors"},
+    "scripts.mlperf_runs": {"scripts.records", "train.errors"},
     "scripts.report": {"scripts.reporting", "scripts.records", "train.errors"},
     "scripts.bench": {"scripts.benchmarks"},
     "scripts.plan": {"scripts.reporting", "scripts.estimate", "train.config", "train.errors"},
@@ -26,8 +27,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "scripts.pack": {"train.output", "train.data", "train.cores", "train.errors"},
     "scripts.reporting": {
-        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.keys",
-        "train.errors",
+        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.data",
+        "train.keys", "train.errors",
     },
     "scripts.estimate": {
         "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
@@ -67,6 +68,7 @@ ONLY = {("train.output", "train.engine"): {"train.engine.logger"}}
 ONLY |= {
     ("train.engine", "train.data"): {"train.data.loader"},
     ("scripts.records", "train.data"): {"train.data.fractals"},
+    ("scripts.reporting", "train.data"): {"train.data.dataset"},
 }
 
 

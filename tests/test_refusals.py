@@ -18,7 +18,7 @@ from train.keys import values
     ("arguments", "said"),
     [
         (["batch=48k"], ["recipe=torchlars has no published values for batch=48k", "choose batch=256|8k|16k|32k"]),
-        (["batch=12k"], ["batch=12k does not exist", "batch=256|4k|8k|16k|32k|48k|64k", "batch.total=N"]),
+        (["batch=12k"], ["batch=12k does not exist", "batch=256|4k|8k|16k|20k|32k|40k|48k|56k|64k", "batch.total=N"]),
         (["recipe=ours"], ["recipe=ours does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
         (["batch=12288"], ["batch=12288 does not exist", "batch.total=N"]),
         (["--batch=32k"], ["--batch=32k", "without dashes"]),
@@ -84,7 +84,7 @@ def test_a_configuration_error_is_one_line_and_nothing_else(app: App):
         (["batch=4k"], ["recipe=torchlars", "batch=4k", "batch=256|8k|16k|32k", "optimizer.lr=X schedule.warmup"]),
         (["recipe=nus", "batch=256"], ["recipe=nus", "batch=256", "batch=4k|8k|16k|32k"]),
         (["recipe=goyal", "batch=32k"], ["batch=256|4k|8k", "by schedule.warmup_epochs=X"]),
-        (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|32k|48k|64k"]),
+        (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|20k|32k|40k|48k|56k|64k"]),
         (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
         (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),
         (["schedule.decay=step", "schedule.milestones=[30,20]"], ["schedule.milestones=[30, 20]", "ascending"]),

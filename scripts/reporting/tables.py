@@ -1,4 +1,4 @@
-"""Every table of the READMEs, as Markdown, from records and benchmarks."""
+"""The tables of the READMEs, as Markdown, from records and benchmarks; MLPerf's are beside their plot."""
 
 import json
 from pathlib import Path
