@@ -149,11 +149,3 @@ def test_the_experiments_take_each_recipe_at_every_batch_that_it_publishes():
     others = {recipe: tuple(batches) for recipe, batches in PUBLISHED.items() if recipe != "torchlars"}
     others["mlperf"] = tuple(batch for batch in others["mlperf"] if batch not in NOT_RUN)
     assert matrix.RECIPES == others
-
-
-def test_40k_on_fractals_has_micro_batches_that_divide_it_and_on_imagenet_those_of_the_recipe():
-    # 5,056 images, which 512 do not divide
-    batch = compose("recipe=mlperf", "batch=40k").batch
-    assert (batch.total, batch.micro) == (5056, 316)
-    assert compose("recipe=mlperf", "batch=40k", "data=imagenet").batch.micro == 32
-    assert compose("recipe=mlperf", "batch=40k", "batch.total=64").batch.micro == 64
