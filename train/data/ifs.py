@@ -19,7 +19,7 @@ VERSION = 2  # of the formula: another number is another data set
 LEAST_FILL = 0.15  # of the pixels, or the class is drawn again
 JITTER = 0.25  # of a coefficient, at most
 ROTATION = 1.2  # rad, at most
-NOISE = 0.2  # standard deviation, of the range from black to white
+NOISE = 0.35  # standard deviation, of the range from black to white
 BURN_IN, PARTICLES, POINTS_PER_PIXEL = 16, 64, 3
 
 
