@@ -36,7 +36,7 @@ def draw_ratios(axes: Axes, rows: Rows) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("epoch, at its last step")
     axes.grid(False)
-    axes.set_title("ResNet-8 on fractals, 4,096 images a step, LARS: trust ratio of each layer", fontsize=10)
+    axes.set_title("ResNet-8 on fractals v1, 4,096 images a step, LARS: trust ratio of each layer", fontsize=10)
 
 
 def norms() -> list[dict[str, object]]:
@@ -83,7 +83,7 @@ def draw_norms(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("parameters in the order of the network")
     axes.set_ylabel("norm of weights / norm of gradient")
     axes.set_title(
-        "ResNet-50 on fractals, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
+        "ResNet-50 on fractals v1, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
     )
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 
