@@ -209,7 +209,7 @@ def index_sentence() -> str:
     measured = json.loads(path.read_text())
     made, opened = measured["seconds to make"], measured["seconds to open"]
     return (
-        f"Measured: {measured['what']} take {measured['file_bytes'] / 1e6:.0f} MB; made in {made['median']:.0f} s "
+        f"Measured: {measured['what']} takes {measured['file_bytes'] / 1e6:.0f} MB; made in {made['median']:.0f} s "
         f"({made['min']:.0f}-{made['max']:.0f}), opened again in {1000 * opened['median']:.1f} ms (n = {made['n']}); "
         f"{measured_on(measured)}"
     )
