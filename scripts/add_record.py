@@ -51,8 +51,9 @@ def check(run: Path) -> str:
         wrong.append(f"log.jsonl: {len(rows)} evaluations, not one after each of {now['epochs']} epochs")
     elif (rows[-1]["val_top1"], max(row["val_top1"] for row in rows)) != (result["last_top1"], result["best_top1"]):
         wrong.append("result.json and log.jsonl tell different top-1")
-    if not result.get("commit") or result["commit"].endswith("-dirty"):
-        wrong.append(f"commit: {result.get('commit')}, where only a clean checkout can be repeated")
+    for commit in (result.get("commit"), *result.get("resumed_by", [])):
+        if not commit or commit.endswith("-dirty"):
+            wrong.append(f"commit: {commit}, where only a clean checkout can be repeated")
     if result.get("restarts"):
         wrong.append(f"restarts: {len(result['restarts'])}, after which it went on with a lower lr")
     wrong += [f"{key}: missing in result.json" for key in ("versions", "hardware", "command") if not result.get(key)]

@@ -78,6 +78,7 @@ def one_row_less(run: Path) -> None:
         (one_row_less, "89 evaluations, not one after each of 90 epochs"),
         (lambda run: change(run, last_top1=75.0), "tell different top-1"),
         (lambda run: change(run, commit="0123-dirty"), "commit: 0123-dirty, where only a clean checkout"),
+        (lambda run: change(run, resumed_by=["0123-dirty"]), "commit: 0123-dirty, where only a clean checkout"),
         (lambda run: change(run, hardware=None), "hardware: missing"),
         (lambda run: change(run, restarts=[{"diverged_at": 9}]), "restarts: 1, after which it went on with a lower lr"),
         (lambda run: another_value(run, "data.on_bad_image", "skip"), "data.on_bad_image=skip, not stop"),

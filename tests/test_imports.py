@@ -15,7 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "scripts.add_record": {"scripts.records", "train.config", "train.data", "train.keys", "train.errors"},
     "scripts.mlperf_runs": {"scripts.records", "train.errors"},
     "scripts.report": {"scripts.reporting", "scripts.records", "train.errors"},
-    "scripts.bench": {"scripts.benchmarks"},
+    "scripts.bench": {"scripts.benchmarks", "train.errors"},
     "scripts.plan": {"scripts.reporting", "scripts.estimate", "train.config", "train.errors"},
     "scripts.experiments": {"scripts.matrix", "scripts.records", "train.cores", "train.errors"},
     "scripts.rehearsal": {"scripts.records", "train.config", "train.data"},
@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "scripts.check_data": {"train.data", "train.cores", "train.errors"},
     "scripts.benchmarks": {
         "scripts.pack", "scripts.estimate", "train.app", "train.config", "train.data", "train.engine", "train.output",
-        "train.processes", "train.plan", "train.cores", "lars",
+        "train.processes", "train.plan", "train.cores", "train.errors", "lars",
     },
     "scripts.pack": {"train.output", "train.data", "train.cores", "train.errors"},
     "scripts.reporting": {

@@ -113,7 +113,13 @@ def test_divergence_ends_with_exit_code_3_and_keeps_the_last_good_checkpoint(app
     assert diverged.returncode == 3 and "Traceback" not in diverged.stderr
     last = diverged.stderr.splitlines()[-1]
     assert "error: diverged at step 1 with lr 1" in last and "gradient of conv1.weight" in last
-    assert checkpoint.newest_first(tmp_path / "runs" / "run" / "checkpoints")[0].name.startswith("step-000000001-")
+    run = tmp_path / "runs" / "run"
+    assert checkpoint.newest_first(run / "checkpoints")[0].name.startswith("step-000000001-")
+    record = json.loads((run / "diverged.json").read_text())
+    assert (record["diverged_at"], f"error: {record['message']}") == (1, last) and "optimizer.lr=1e30" in record[
+        "command"
+    ]
+    assert {"commit", "resumed_by", "versions", "hardware", "data_fingerprint"} < record.keys()
 
 
 def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tmp_path):

@@ -32,6 +32,8 @@ def test_a_run_of_0_1_is_resumed_within_its_epoch_and_ends_as_0_1_ended_it(app: 
     shutil.copytree(V01 / "run", tmp_path / "runs/run")
     done = app(*SETTINGS)
     assert done.returncode == 0 and "after step 6" in done.stdout, done.stderr
+    # nobody knows which commit began it
+    assert json.loads((tmp_path / "runs/run/result.json").read_text())["commit"] is None
     shutil.copy(V01 / "finished.jsonl", tmp_path / "log.jsonl")
     assert_close(rows(tmp_path / "runs/run"), rows(tmp_path))
 

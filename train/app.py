@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
-from train.output import checkpoint
+from train.output import checkpoint, environment
 from train.output.board import BoardLogger, opening
 from train.output.checkpoint import CheckpointWriter
 from train.output.layers import LayersLogger
@@ -37,7 +37,7 @@ from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
 from train.output.published_range import PublishedRange
-from train.output.result import write_result
+from train.output.result import write_diverged, write_result
 from train.output.rows import RowLogger
 from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
@@ -80,6 +80,8 @@ def joined(config: Config) -> Iterator[World]:
 
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
     """Train the run that ``config`` describes, from scratch or from its newest checkpoint."""
+    # before anything takes its time: the code that trains is the code that was read at the start
+    commit = environment.commit() if world.is_chief else None
     data = world.raise_together(lambda: open_data(config.data))
     plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
@@ -94,11 +96,13 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     if folder:
         step = state["position"]["step"] if state else None
         print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+    # None stands for the first start of a run that an older version saved without its commit
+    commits = environment.with_commit(state.get("commits", [None]) if state else [], commit)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
     is_over, report = False, None
     try:
         with ExitStack() as stack:
-            training = connect(config, plan, data, world, stop, folder, log)
+            training = connect(config, plan, data, world, stop, folder, log, commits)
             stack.callback(training.loader.close)
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
@@ -127,11 +131,14 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         ended.is_said_elsewhere = not world.is_chief
         if folder:
             folder.mark(ended)
+            if isinstance(ended, Diverged):
+                conditions = environment.conditions(plan.processes, command, commits)
+                write_diverged(folder.path, ended, data.fingerprint, conditions)
         raise
     finally:
         log.close(is_over)
     if folder and training.is_finished:
-        finish(folder, training, plan, data, report, command)
+        finish(folder, training, data, report, environment.conditions(plan.processes, command, commits))
     elif folder:
         speed = training.images_per_second
         since = f" at {speed:,.0f} images/s" if speed else ""
@@ -185,8 +192,9 @@ def connect(
     stop: StopRequest,
     folder: RunFolder | None,
     log: Loggers,
+    commits: Sequence[str | None] = (),
 ) -> Training:
-    """Build model, optimizer, schedule and loader, and connect them."""
+    """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints."""
     model = build_model(config, data.classes, world)
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
@@ -206,7 +214,7 @@ def connect(
         checkpoints=CheckpointWriter(folder.checkpoints, config.checkpoint.keep) if folder else None,
         stop=stop.received,
         class_names=data.class_names,
-        identity={"data_fingerprint": data.fingerprint, "config": asdict(config)},
+        identity={"data_fingerprint": data.fingerprint, "config": asdict(config), "commits": list(commits)},
         log_every_steps=config.log.every_steps,
         layers_every_epochs=config.log.layers_every_epochs,
         layers_every_steps=config.log.layers_every_steps,
@@ -266,7 +274,9 @@ def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, A
     return checkpoint.load_newest(folder.checkpoints)[0]
 
 
-def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, report: Scores | None, command: str) -> None:
+def finish(
+    folder: RunFolder, training: Training, data: Data, report: Scores | None, conditions: dict[str, Any]
+) -> None:
     """Write the weights and the result, and print the final accuracy; ``report``: the scores of the third split."""
     position = training.position
     reached = {
@@ -278,7 +288,7 @@ def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, report
         "seconds": round(position.seconds, 1),
         "restarts": position.restarts,
         "reached_top1": training.stop_at_top1 if training.has_reached_top1 else None,
-        "dropped_images_per_epoch": plan.dropped,
+        "dropped_images_per_epoch": training.plan.dropped,
         "data": data.remark,
         "train_images": data.train_images,
         "val_images": data.val_images,
@@ -286,7 +296,7 @@ def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, report
         "data_fingerprint": data.fingerprint,
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
-    write_result(folder.path, training.evaluate.model, reached, plan.processes, command)
+    write_result(folder.path, training.evaluate.model, reached, conditions)
     on_report = f"; {report.top1:.2f} % on the report split" if report else ""
     scores = f"{position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %{on_report})"
     print(f"finished: {scores}, in {folder.path}")

@@ -84,7 +84,11 @@ class RunFolder:
             raise UserError(f"{path} is damaged: delete it, and the same command finishes the run again") from error
 
     def mark(self, ended: Stopped | Diverged | None) -> None:
-        """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both."""
+        """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both.
+
+        A ``diverged.json`` of an earlier attempt goes too.
+        """
+        (self.path / "diverged.json").unlink(missing_ok=True)
         for kind, name in ((Stopped, "stopped"), (Diverged, "diverged")):
             if isinstance(ended, kind):
                 checkpoint.write_whole(self.path / name, f"{ended}\n".encode())
