@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from train.engine.finite import FiniteCheck
 from train.engine.logger import Logger
 from train.engine.mistakes import COUNT, Mistakes
 from train.engine.step import Step
+from train.engine.stop import StopRequested
 from train.errors import Diverged, Stopped
 from train.optimizer import LayerStatistics
 from train.plan import Plan
@@ -31,10 +32,6 @@ class Checkpoints(Protocol):
 
     def wait(self) -> None:
         """Return when everything saved is on disk."""
-
-
-class StopRequested(Exception):
-    """A rank was asked to stop, and all ranks know it."""
 
 
 @dataclass
@@ -68,7 +65,6 @@ class Training:
     plan: Plan
     log: Logger
     checkpoints: Checkpoints | None
-    stop: Callable[[], bool]  # whether this process was asked to stop
     class_names: list[str]
     identity: dict[str, Any]  # what a checkpoint records of its run
     log_every_steps: int
@@ -81,6 +77,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
+        self.votes = self.take_step.votes
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -191,7 +188,7 @@ class Training:
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
-            loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
+            loss = self.take_step(self.votes.within(islice(stream, plan.accumulation)), self.lr(step))
             self._finite.record(step, loss)
             if self.average:
                 self.average.update()
@@ -204,6 +201,7 @@ class Training:
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
+            self.votes.after_step(seconds)
         # all ranks wait in a step for the one that waited longest
         waited = max(self.world.gather(batches.seconds / max(time.perf_counter() - entered, 1e-9)))
         self.log.scalars(self.images, {"data/waiting_share": waited})
@@ -216,7 +214,7 @@ class Training:
         self.world.activity = f"evaluating epoch {epoch}"
         # Only the last evaluation's mistakes are shown, but with stop_at_top1 any evaluation may be the last.
         mistakes = Mistakes() if epoch == plan.epochs or self.stop_at_top1 is not None else None
-        batches = self._until_stopped(self.loader.validation_batches())
+        batches = self.votes.within(self.loader.validation_batches())
         scores = self.evaluate(batches, mistakes.add if mistakes else None)
         position.seconds += time.perf_counter() - began
         if remark := self.remark(epoch, scores.top1):
@@ -248,13 +246,6 @@ class Training:
             self.save(best=True)
         if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
             self._log_layers()
-
-    def _until_stopped(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """``batches``, until any rank was asked to stop; all ranks learn of it at the same batch."""
-        for batch in batches:
-            if self.world.vote(self.stop()):
-                raise StopRequested
-            yield batch
 
     # Logging
 

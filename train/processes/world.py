@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
@@ -102,6 +102,12 @@ class World:
         if self.size > 1:
             dist.all_reduce(x)
         return x
+
+    def totals(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The sums over all ranks of tensors of one dtype, which keep their shapes: one collective for all of them."""
+        flat = self.total(torch.cat([part.flatten() for part in parts]))
+        sums = flat.split([part.numel() for part in parts])
+        return [whole.view_as(part) for whole, part in zip(sums, parts, strict=True)]
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
         """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
