@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts import soak
-from tests.helpers import MAIN, SMALL, build, plan_for, spawn
+from tests.helpers import MAIN, SMALL, build, join, plan_for, spawn
 from train import app
 from train.config.compose import compose
 from train.engine.stop import VOTE_SECONDS, StopRequested, StopVotes
@@ -60,7 +60,7 @@ ASKED_STEP, ASKED_AT, MICRO_BATCHES = 5, 100, 267
 
 def vote(rank: int, size: int, port: int, out: Path) -> None:
     """Where this rank stops, for steps of so many ``SECONDS``, by a clock that is only told."""
-    world = build(rank, size, port)[0]
+    world = join(rank, size, port)
     (out / f"{rank}.json").write_text(json.dumps([stopped_at(rank, world, seconds) for seconds in SECONDS]))
     world.leave()
 

@@ -275,10 +275,8 @@ class Training:
             self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
 
     def _show(self, mistakes: Mistakes) -> None:
-        worst = mistakes.worst(self.world)
-        if len(worst.images):
-            captions = worst.captions(self.class_names)
-            self.log.picture(self.images, "images/mistakes", self.loader.pixels(worst.images), captions)
+        if worst := mistakes.worst(self.world, self.loader.pixels):
+            self.log.picture(self.images, "images/mistakes", worst.images, worst.captions(self.class_names))
 
     def _say_remarks(self, waited: float) -> None:
         """Each rank's own, on the images that it has read."""

@@ -161,6 +161,25 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
+    def send_to_chief(self, value: T, ranks: Sequence[int]) -> list[T]:
+        """What each of ``ranks`` gives as ``value``, in that order, on the chief; [] on any other rank.
+
+        Every rank must call it with the same ``ranks``; those that are not among them send nothing. Tensors must be on
+        the CPU.
+        """
+        cpu = torch.device("cpu")
+        if not self.is_chief:
+            if self.rank in ranks:
+                dist.send_object_list([value], dst=0, device=cpu)
+            return []
+        values = []
+        for rank in ranks:
+            message = [value]
+            if rank != self.rank:
+                dist.recv_object_list(message, src=rank, device=cpu)
+            values.append(message[0])
+        return values
+
     def vote(self, yes: bool) -> bool:
         """Cast this rank's vote, and return whether any rank voted yes at the call before this one.
 
