@@ -82,7 +82,9 @@ def joined(config: Config) -> Iterator[World]:
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
     """Train the run that ``config`` describes, from scratch or from its newest checkpoint."""
     data = world.raise_together(lambda: open_data(config.data))
-    plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
+    plan = world.raise_together(
+        lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
+    )
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
