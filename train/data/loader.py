@@ -29,7 +29,7 @@ class Place(Protocol):
 
     rank: int  # among all ``size`` processes
     size: int
-    local_size: int  # processes on this machine
+    cores: int  # for this process
     device: torch.device
 
 

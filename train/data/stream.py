@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from train.cores import cores
 from train.data import augment
 from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
@@ -55,7 +54,7 @@ class StreamLoader(Loader):
     ) -> None:
         super().__init__(len(val), place, seed)
         self._normalise = Normalise(config.mean, config.std, place.device)
-        self._workers = cores(shared_by=place.local_size) if config.workers is None else config.workers
+        self._workers = decoders(place.cores) if config.workers is None else config.workers
         self._sampler = _Sampler()
         self._known_remarks: set[Remark] = set()
         self._new_remarks: list[Remark] = []
@@ -127,6 +126,11 @@ def joined(parts: Sequence[MicroBatch]) -> MicroBatch:
     """One batch of several, its images channels last as theirs."""
     images, labels = zip(*parts, strict=True)
     return torch.cat([part.permute(0, 2, 3, 1) for part in images]).permute(0, 3, 1, 2), torch.cat(labels)
+
+
+def decoders(cores: int) -> int:
+    """Worker processes of a training process with so many ``cores``, of which it keeps one or two for itself."""
+    return max(1, cores - (2 if cores >= 8 else 1))
 
 
 class _Sampler:
@@ -208,6 +212,8 @@ def _start_worker(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
+    # the training process must not wait for a core to launch the next kernels
+    os.nice(5)
 
 
 def _end_with_the_parent() -> None:
