@@ -51,7 +51,7 @@ def measure(rounds: int) -> None:
         "seams",
         {
             "what": "seconds for which training waits at the ends of an epoch and of its evaluation: "
-            f"{WORKERS} workers, batches of {BATCH} JPEG images, a device that takes {SLOWER} times as long for a batch as "
+            f"{WORKERS} workers, batches of {BATCH} JPEG images, each of which takes the device {SLOWER} times as long as "
             "the workers",
             "seconds": {name: spread(values) for name, values in figures.items()},
         },
