@@ -50,9 +50,8 @@ def measure(rounds: int) -> None:
     write(
         "seams",
         {
-            "what": "seconds for which training waits at the ends of an epoch and of its evaluation: "
-            f"{WORKERS} workers, batches of {BATCH} JPEG images, each of which takes the device {SLOWER} times as long as "
-            "the workers",
+            "what": "seconds for which training waits at the ends of an epoch and of its evaluation; "
+            f"{WORKERS} workers, batches of {BATCH} JPEG images, a device {SLOWER} times as slow as the workers",
             "seconds": {name: spread(values) for name, values in figures.items()},
         },
     )
