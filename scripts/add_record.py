@@ -24,8 +24,9 @@ from train.errors import UserError
 from train.keys import flatten, result_settings
 
 RECORDS = ROOT / "results" / "imagenet"
-# settings of the result in which a record may still differ from its preset; on_divergence shows in its restarts
-FREE = {"seed", "precision", "compile", "on_divergence"}
+# settings of the result in which a record may still differ from its preset; on_divergence shows in its
+# restarts, evaluate_every in its rows
+FREE = {"seed", "precision", "compile", "on_divergence", "evaluate_every"}
 
 
 def check(run: Path) -> str:

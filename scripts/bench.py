@@ -4,6 +4,7 @@ Usage: python scripts/bench.py train        the app's images/s against a bare lo
        python scripts/bench.py peers        images/s and memory of whole programs: this app, timm's, torchvision's loop
        python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
+       python scripts/bench.py seams        how long training waits at the ends of an epoch and of its evaluation
        python scripts/bench.py index        the index of 1,331,167 images: time to make and to open it, memory
        python scripts/bench.py checkpoint   images/s with and without checkpoints, how long a step is held
        python scripts/bench.py plan         images/s on one and two gloo processes of a core, against what plan.py says
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "peers": ("peers", 3),
     "optimizer": ("optimizer", 150),
     "data": ("data", 7),
+    "seams": ("seams", 7),
     "index": ("index", 3),
     "checkpoint": ("checkpoint", 4),
     "plan": ("planning", 5),

@@ -63,16 +63,20 @@ def train_here(folder: Path, *overrides: str) -> Path:
 
 def build(rank: int, size: int, port: int, *overrides: str) -> tuple[World, Data, Plan, nn.Module, Config]:
     """The app's own parts on one of ``size`` processes."""
+    world, config = join(rank, size, port), compose(*SMALL, *overrides)
+    data = open_data(config.data)
+    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+
+
+def join(rank: int, size: int, port: int) -> World:
+    """The process group of ``size`` processes on this machine, each with one thread."""
     if size > 1:
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
             MASTER_ADDR="localhost", MASTER_PORT=str(port),
         )  # fmt: skip
     torch.set_num_threads(1)
-    config = compose(*SMALL, *overrides)
-    world = World.join() if size > 1 else World()
-    data = open_data(config.data)
-    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+    return World.join() if size > 1 else World()
 
 
 class Contents:

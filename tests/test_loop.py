@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from tests.helpers import SMALL, App, assert_same_run, rows, train_here
 from train import app
@@ -16,7 +17,7 @@ from train.config.schema import Config
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.finite import FiniteCheck
 from train.engine.step import Step
-from train.errors import Diverged, Stopped
+from train.errors import Diverged, Stopped, UserError
 from train.output import checkpoint
 from train.processes.signals import StopRequest
 from train.processes.world import World
@@ -57,6 +58,28 @@ def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_p
     assert rows(tmp_path / "stopped/run") == [] and (tmp_path / "stopped/run/stopped").exists()
     application.train(stopped, World(), StopRequest(), "test")
     assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
+
+
+def test_with_evaluate_every_there_is_a_row_after_so_many_epochs_and_after_the_last(tmp_path: Path):
+    every_epoch = train_here(tmp_path / "every", *SMALL, "epochs=3", "log.layers_every_epochs=1")
+    chosen = [*SMALL, "epochs=3", "log.layers_every_epochs=1", "evaluate_every=2", "name=run", f"runs_dir={tmp_path}"]
+    # in the middle of an epoch, at the end of one that is not evaluated, and of one that is
+    for stop in (2, 4, 8):
+        application.train(compose(*chosen, f"max_steps={stop}"), World(), StopRequest(), "test")
+    application.train(compose(*chosen), World(), StopRequest(), "test")
+    run = tmp_path / "run"
+    assert [row["epoch"] for row in rows(run)] == [2, 3]
+    same = ("epoch", "step", "images", "lr", "val_loss", "val_top1", "val_top5")
+    expected = {row["epoch"]: row for row in rows(every_epoch)}
+    for row in rows(run):
+        assert all(row[key] == expected[row["epoch"]][key] for key in same)
+    mean = (expected[1]["train_loss"] + expected[2]["train_loss"]) / 2
+    assert rows(run)[0]["train_loss"] == pytest.approx(mean)
+    assert (run / "layers.csv").read_text() == (every_epoch / "layers.csv").read_text()
+    weights = [torch.load(folder / "weights.pt") for folder in (run, every_epoch)]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+    with pytest.raises(UserError, match="evaluate_every was 2, now 1"):
+        application.train(compose(*chosen, "evaluate_every=1"), World(), StopRequest(), "test")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.processes.world import World
 from train.resnet import resnet8
 
@@ -43,7 +44,8 @@ def connected(model: nn.Module, count: int, device: str = "cpu", optimizer: Opti
     return Step(
         model=model,
         optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.0),
-        statistics=RunningStatistics(model, world),
+        statistics=RunningStatistics(model, world, count),
+        votes=StopVotes(world, lambda: False, count),
         world=world,
         precision=Precision(torch.device(device)),
         label_smoothing=SMOOTHING,

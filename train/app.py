@@ -25,6 +25,7 @@ from train.engine.logger import Loggers
 from train.engine.loop import Training
 from train.engine.precision import Precision, set_up_cudnn
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
@@ -83,7 +84,9 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     # before anything takes its time: the code that trains is the code that was read at the start
     commit = environment.commit() if world.is_chief else None
     data = world.raise_together(lambda: open_data(config.data))
-    plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
+    plan = world.raise_together(
+        lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
+    )
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -199,7 +202,7 @@ def connect(
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
         model.compile()
-    step = connect_step(config, plan, world, model)
+    step = connect_step(config, plan, world, model, stop.received)
     kind = KINDS[config.optimizer.name]
     return Training(
         model=model,
@@ -212,7 +215,6 @@ def connect(
         plan=plan,
         log=log,
         checkpoints=CheckpointWriter(folder.checkpoints, config.checkpoint.keep) if folder else None,
-        stop=stop.received,
         class_names=data.class_names,
         identity={"data_fingerprint": data.fingerprint, "config": asdict(config), "commits": list(commits)},
         log_every_steps=config.log.every_steps,
@@ -225,12 +227,15 @@ def connect(
     )
 
 
-def connect_step(config: Config, plan: Plan, world: World, model: nn.Module) -> Step:
+def connect_step(
+    config: Config, plan: Plan, world: World, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
+) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
     return Step(
         model=world.data_parallel(model),
         optimizer=make_optimizer(model, config.optimizer),
-        statistics=RunningStatistics(model, world),
+        statistics=RunningStatistics(model, world, plan.accumulation),
+        votes=StopVotes(world, asked_to_stop, plan.accumulation),
         world=world,
         precision=Precision.named(config.precision, world.device),
         label_smoothing=config.label_smoothing,

@@ -86,9 +86,11 @@ def start(config: Config, overrides: list[str]) -> int:
     from train import app
     from train.engine.precision import native_precision
     from train.processes import launch
+    from train.processes.limits import raise_open_files
     from train.processes.signals import StopRequest
     from train.processes.world import under_torchrun
 
+    raise_open_files()
     stop = StopRequest()
     gpus = torch.cuda.device_count()
     if not under_torchrun():
@@ -99,9 +101,9 @@ def start(config: Config, overrides: list[str]) -> int:
         accumulation(config.batch, processes)
         if processes > 1:
             return launch.launch(processes, overrides, Path(config.runs_dir).expanduser() / str(config.name))
-    if config.precision == "auto":
-        config = replace(config, precision=native_precision(torch.device("cuda" if gpus else "cpu")))
     with app.joined(config) as world:
+        if config.precision == "auto":
+            config = replace(config, precision=native_precision(world.device))
         if config.evaluate:
             app.evaluate_file(config, world)
         else:

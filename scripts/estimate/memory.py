@@ -19,6 +19,7 @@ from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.optimizer import OptimizerConfig, make_optimizer
 from train.processes.world import World
 
@@ -97,7 +98,8 @@ def footprint(
         step = Step(
             model=net,
             optimizer=make_optimizer(net, optimizer),
-            statistics=RunningStatistics(net, world),
+            statistics=RunningStatistics(net, world, micro_batches),
+            votes=StopVotes(world, lambda: False, micro_batches),
             world=world,
             precision=Precision(CPU, dtype),
             label_smoothing=0.0,

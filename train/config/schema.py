@@ -49,6 +49,7 @@ class Config:
     ema: float = key(least=0, below=1)
     stop_at_top1: float | None = key(above=0, most=100)
     epochs: int = key(least=1)
+    evaluate_every: int = key(least=1)
     seed: int = key(least=0, below=2**63)
     precision: str = key(one_of=("auto", "bf16", "fp32"))
     compile: bool

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from train.engine.finite import FiniteCheck
 from train.engine.logger import Logger
 from train.engine.mistakes import COUNT, Mistakes
 from train.engine.step import Step
+from train.engine.stop import StopRequested
 from train.errors import Diverged, Stopped
 from train.optimizer import LayerStatistics
 from train.plan import Plan
@@ -33,18 +34,14 @@ class Checkpoints(Protocol):
         """Return when everything saved is on disk."""
 
 
-class StopRequested(Exception):
-    """A rank was asked to stop, and all ranks know it."""
-
-
 @dataclass
 class Position:
     """Where a run is, and what it has recorded on the way. It is part of every checkpoint."""
 
     step: int = 0  # optimizer steps taken
     rows: int = 0  # evaluations logged
-    epoch_loss: float = 0.0  # sum of the step losses of the epoch, nats
-    epoch_seconds: float = 0.0  # spent on the steps of the epoch
+    epoch_loss: float = 0.0  # sum of the step losses since the last evaluation, nats
+    epoch_seconds: float = 0.0  # spent on the steps since the last evaluation
     seconds: float = 0.0  # spent on the run
     best_top1: float = 0.0
     last_top1: float = 0.0
@@ -68,7 +65,6 @@ class Training:
     plan: Plan
     log: Logger
     checkpoints: Checkpoints | None
-    stop: Callable[[], bool]  # whether this process was asked to stop
     class_names: list[str]
     identity: dict[str, Any]  # what a checkpoint records of its run
     log_every_steps: int
@@ -81,6 +77,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
+        self.votes = self.take_step.votes
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -112,8 +109,12 @@ class Training:
     @property
     def images_per_second(self) -> float | None:
         """Of the steps since the last evaluation; None when there were none."""
-        steps = self.position.step - self.position.rows * self.plan.steps_per_epoch
+        steps = self._steps_since_evaluation
         return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+
+    @property
+    def _steps_since_evaluation(self) -> int:
+        return self.position.step - self.plan.evaluated_epoch(self.position.rows) * self.plan.steps_per_epoch
 
     # Its state
 
@@ -158,11 +159,13 @@ class Training:
         not finite.
         """
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
+        self._timed = Timed(self.loader.run_batches(self.plan, self.position.step, self._is_evaluation_due))
+        self._batches = self._with_picture(self._timed) if self.position.step == 0 else self._timed
         try:
             while True:
                 # First, because a run may have been saved between an epoch's last step and its evaluation.
-                if self.position.rows < self.position.step // self.plan.steps_per_epoch:
-                    self._evaluate_epoch()
+                if self._is_evaluation_due:
+                    self._evaluate()
                 if self.position.step >= limit or self.has_reached_top1:
                     break
                 self._train_epoch(limit)
@@ -175,54 +178,57 @@ class Training:
                 f"stopped after step {self.position.step}, everything is saved: start the same command again"
             ) from None
         if self.position.step < self.plan.steps:
+            if self._steps_since_evaluation:
+                self._log_waiting()
             self._check_finite()
             self.save()
         if self.checkpoints:
             self.checkpoints.wait()
 
+    @property
+    def _is_evaluation_due(self) -> bool:
+        return self.position.rows < self.plan.evaluations(self.position.step // self.plan.steps_per_epoch)
+
     def _train_epoch(self, limit: int) -> None:
         """The steps from where the run is to the end of this epoch, or to ``limit``."""
         plan, position = self.plan, self.position
-        epoch, first = divmod(position.step, plan.steps_per_epoch)
-        self.log.training(epoch + 1)
-        batches = Timed(self.loader.training_batches(plan, epoch, first))
-        entered = time.perf_counter()
-        stream = self._with_picture(batches) if position.step == 0 else batches
+        epoch = position.step // plan.steps_per_epoch
+        self.log.training(epoch + 1, until=plan.evaluated_epoch(position.rows + 1))
         for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
-            loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
+            loss = self.take_step(self.votes.within(islice(self._batches, plan.accumulation)), self.lr(step))
             self._finite.record(step, loss)
             if self.average:
                 self.average.update()
             self.after_step()
             self._epoch_loss += loss
             position.step = step + 1
-            self._log_step(loss, batches.seconds / (time.perf_counter() - entered))
+            self._log_step(loss)
             seconds = time.perf_counter() - began
             position.epoch_seconds += seconds
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
-        # all ranks wait in a step for the one that waited longest
-        waited = max(self.world.gather(batches.seconds / max(time.perf_counter() - entered, 1e-9)))
-        self.log.scalars(self.images, {"data/waiting_share": waited})
-        self._say_remarks(waited if self.world.is_chief else 0.0)
+            self.votes.after_step(seconds)
 
-    def _evaluate_epoch(self) -> None:
+    def _evaluate(self) -> None:
+        """Evaluate after the epoch's last step, and log the row of all steps since the evaluation before."""
         plan, position = self.plan, self.position
-        epoch, speed, began = position.rows + 1, self.images_per_second, time.perf_counter()
+        steps, speed, began = self._steps_since_evaluation, self.images_per_second, time.perf_counter()
+        epoch = plan.evaluated_epoch(position.rows + 1)
         self.log.evaluating(epoch)
         self.world.activity = f"evaluating epoch {epoch}"
+        self._log_waiting()
         # Only the last evaluation's mistakes are shown, but with stop_at_top1 any evaluation may be the last.
         mistakes = Mistakes() if epoch == plan.epochs or self.stop_at_top1 is not None else None
-        batches = self._until_stopped(self.loader.validation_batches())
+        batches = self.votes.within(islice(self._batches, self.loader.validation_rounds))
         scores = self.evaluate(batches, mistakes.add if mistakes else None)
         position.seconds += time.perf_counter() - began
         if remark := self.remark(epoch, scores.top1):
             self.log.say(remark)
         self._say_remarks(waited=0.0)
-        position.rows = epoch
+        position.rows += 1
         position.last_top1 = scores.top1
         if mistakes and self.is_finished:
             self._show(mistakes)
@@ -234,7 +240,7 @@ class Training:
                 "step": position.step,
                 "images": self.images,
                 "lr": self.lr(position.step - 1),
-                "train_loss": self._epoch_loss.item() / plan.steps_per_epoch,
+                "train_loss": self._epoch_loss.item() / steps,
                 "val_loss": scores.loss,
                 "val_top1": scores.top1,
                 "val_top5": scores.top5,
@@ -246,15 +252,7 @@ class Training:
         position.epoch_seconds = 0.0
         if is_best:
             self.save(best=True)
-        if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
-            self._log_layers()
-
-    def _until_stopped(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """``batches``, until any rank was asked to stop; all ranks learn of it at the same batch."""
-        for batch in batches:
-            if self.world.vote(self.stop()):
-                raise StopRequested
-            yield batch
+        self._timed.restart()
 
     # Logging
 
@@ -263,19 +261,22 @@ class Training:
         first = next(batches)
         # logged at the images of the first step, so that a run that restarts from its beginning supersedes it
         self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
-        return chain([first], batches)
+        yield first
+        yield from batches
 
-    def _log_step(self, loss: Tensor, waited: float) -> None:
+    def _log_step(self, loss: Tensor) -> None:
         """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
         step = self.position.step
-        if step % self.log_every_steps and step % self.plan.steps_per_epoch:
+        epoch, since = divmod(step, self.plan.steps_per_epoch)
+        if step % self.log_every_steps and since:
             self.log.progress(self.plan.total)
         else:
             value = loss.item()
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
-            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
-        if self.layers_every_steps and step % self.layers_every_steps == 0:
+            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
+        of_epoch = self.layers_every_epochs and since == 0 and epoch % self.layers_every_epochs == 0
+        if of_epoch or self.layers_every_steps and step % self.layers_every_steps == 0:
             self._log_layers()
 
     def _log_layers(self) -> None:
@@ -284,10 +285,14 @@ class Training:
             self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
 
     def _show(self, mistakes: Mistakes) -> None:
-        worst = mistakes.worst(self.world)
-        if len(worst.images):
-            captions = worst.captions(self.class_names)
-            self.log.picture(self.images, "images/mistakes", self.loader.pixels(worst.images), captions)
+        if worst := mistakes.worst(self.world, self.loader.pixels):
+            self.log.picture(self.images, "images/mistakes", worst.images, worst.captions(self.class_names))
+
+    def _log_waiting(self) -> None:
+        # all ranks wait in a step for the one that waited longest
+        waited = max(self.world.gather(self._timed.share))
+        self.log.scalars(self.images, {"data/waiting_share": waited})
+        self._say_remarks(waited if self.world.is_chief else 0.0)
 
     def _say_remarks(self, waited: float) -> None:
         """Each rank's own, on the images that it has read."""
@@ -321,15 +326,23 @@ class Training:
 
 
 class Timed(Iterator[MicroBatch]):
-    """``batches``, and the ``seconds`` that the host waited for them."""
+    """``batches``, and the share of the time that the host waited for them."""
 
     def __init__(self, batches: Iterator[MicroBatch]) -> None:
         self._batches = batches
-        self.seconds = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._began, self._waited = time.perf_counter(), 0.0
+
+    @property
+    def share(self) -> float:
+        return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
     def __next__(self) -> MicroBatch:
         began = time.perf_counter()
         try:
             return next(self._batches)
         finally:
-            self.seconds += time.perf_counter() - began
+            self._waited += time.perf_counter() - began

@@ -13,6 +13,7 @@ from torch.profiler import record_function
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
+from train.engine.stop import StopVotes
 from train.processes.world import World
 
 
@@ -23,6 +24,7 @@ class Step:
     model: nn.Module  # as it is called: in DDP, or bare on a single process
     optimizer: Optimizer
     statistics: RunningStatistics
+    votes: StopVotes
     world: World
     precision: Precision
     label_smoothing: float
@@ -38,16 +40,17 @@ class Step:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
-        with self.statistics.one_step(self.micro_batches):
+        with self.statistics.one_step():
             for i, (images, labels) in enumerate(batches):
                 is_last = i == self.micro_batches - 1
                 # gradients add up on each rank; the last backward pass averages them over the ranks
                 with nullcontext() if is_last else self.world.without_sync(self.model):
                     loss_sum += self._forward_backward(images, labels)
+        loss = self._combined(loss_sum)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        return self.world.total(loss_sum) / self.world.size
+        return loss
 
     def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of one micro-batch, and return its part of the mean loss."""
@@ -58,3 +61,13 @@ class Step:
         with record_function("backward"):
             loss.backward()
         return loss.detach()
+
+    def _combined(self, loss_sum: Tensor) -> Tensor:
+        """The mean loss over all ranks; statistics and ballots are combined with it, in one collective."""
+        if self.world.size == 1:
+            return loss_sum
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), *self.statistics.share()]
+        loss, ballots, *statistics = self.world.totals(mine)
+        self.votes.count(ballots)
+        self.statistics.combine(statistics)
+        return loss / self.world.size

@@ -18,6 +18,8 @@ from train.output import checkpoint
 
 # keys that 0.1 wrote into a run's config.yaml and that say nothing of the run
 RETIRED = ("plan.",)
+# keys that it did not have, with the values that a run had without them
+ADDED = {"evaluate_every": 1}
 
 
 class RunFolder:
@@ -59,7 +61,7 @@ class RunFolder:
             checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
             return
         try:
-            before = flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+            before = ADDED | flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
         except YAMLError as error:
             raise UserError(f"{path} is damaged: restore it, or give another name=NAME") from error
         flat = flatten(now)
