@@ -40,7 +40,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "train.app": {
         "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",
-        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
+        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.cores", "train.keys",
+        "train.errors",
     },
     "train.description": {"train.config", "train.output", "train.data", "train.plan"},
     "train.config": {

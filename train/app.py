@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from train.config.schema import Config
+from train.cores import cores
 from train.data.dataset import Data
 from train.data.kinds import open_data
 from train.description import description, mlperf_facts
@@ -187,7 +189,7 @@ def connect(
     model = build_model(config, data.classes, world)
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
-        model.compile()
+        compile_static(model, config, world)
     step = connect_step(config, plan, world, model)
     kind = KINDS[config.optimizer.name]
     return Training(
@@ -232,6 +234,18 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
     torch.manual_seed(config.seed)
     # channels last before DDP, whose buckets keep the strides
     return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
+
+
+def compile_static(model: nn.Module, config: Config, world: World) -> None:
+    """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
+    # each process would otherwise start as many compilers as the machine has cores
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores(shared_by=world.local_size)))
+    sizes = {config.data.progressive.size(config.data.size, epoch) for epoch in range(config.epochs)}
+    # past this limit torch would run the rest of the run uncompiled
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 1)
+    # a shape that varies would make torch compile kernels for any shape, which are slower, and keep them
+    model.compile(dynamic=False)
 
 
 def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
