@@ -64,13 +64,13 @@ def poisoned(above: float, at: int) -> Iterator[list[float]]:
     """Gradients of step ``at`` are NaN while its lr is above ``above``; the lr of each such step."""
     record, seen = FiniteCheck.record, []
 
-    def spoil(self, step, loss):
+    def spoil(self, step, loss, scale):
         lr = lrs[-1]
         if step == at and lr > above:
             seen.append(lr)
             for p in self._parameters[3:5]:
                 p.grad.fill_(float("nan"))
-        record(self, step, loss)
+        record(self, step, loss, scale)
 
     call, lrs = Step.__call__, []
     with (

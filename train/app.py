@@ -25,7 +25,7 @@ from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation
 from train.engine.logger import Loggers
 from train.engine.loop import Training
-from train.engine.precision import Precision, set_up_cudnn
+from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
 from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
@@ -57,9 +57,10 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 @contextmanager
 def joined(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
-    set_up_cudnn()
+    set_up_cuda(config.precision)
     world = World.join(config.timeout_minutes)
     try:
+        world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
     except (Stopped, Diverged):
         # raised on every rank
@@ -95,7 +96,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if folder:
         step = state["position"]["step"] if state else None
-        print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+        said = description(config, plan, data, step, device_remark(config.precision, world.device))
+        print(f"{config.name}\n{said}\n  {'folder':<10}{folder.path}", flush=True)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
     is_over = False
     try:
@@ -218,14 +220,16 @@ def connect(
 
 def connect_step(config: Config, plan: Plan, world: World, model: nn.Module) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
+    precision = Precision.named(config.precision, world.device)
     return Step(
         model=world.data_parallel(model),
         optimizer=make_optimizer(model, config.optimizer),
         statistics=RunningStatistics(model, world),
         world=world,
-        precision=Precision.named(config.precision, world.device),
+        precision=precision,
         label_smoothing=config.label_smoothing,
         micro_batches=plan.accumulation,
+        scaler=precision.scaler(),
     )
 
 

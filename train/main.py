@@ -86,13 +86,13 @@ def start(config: Config, overrides: list[str]) -> int:
     from train import app
     from train.engine.precision import native_precision
     from train.processes import launch
+    from train.processes.accelerator import accelerator, accelerators
     from train.processes.signals import StopRequest
     from train.processes.world import under_torchrun
 
     stop = StopRequest()
-    gpus = torch.cuda.device_count()
     if not under_torchrun():
-        processes, remark = launch.process_count(config.nproc, config.batch, gpus)
+        processes, remark = launch.process_count(config.nproc, config.batch, accelerators())
         if remark:
             print(remark, file=sys.stderr)
         # raises when the batch does not divide
@@ -100,7 +100,7 @@ def start(config: Config, overrides: list[str]) -> int:
         if processes > 1:
             return launch.launch(processes, overrides, Path(config.runs_dir).expanduser() / str(config.name))
     if config.precision == "auto":
-        config = replace(config, precision=native_precision(torch.device("cuda" if gpus else "cpu")))
+        config = replace(config, precision=native_precision(torch.device(accelerator() or "cpu")))
     with app.joined(config) as world:
         if config.evaluate:
             app.evaluate_file(config, world)

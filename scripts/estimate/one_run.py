@@ -17,6 +17,7 @@ from train.data import fractals
 from train.data.dataset import ILSVRC_2012, Data
 from train.data.kinds import open_data
 from train.description import description
+from train.engine.precision import DTYPES
 from train.errors import UserError
 from train.model import make_model
 from train.plan import Plan, make_plan
@@ -75,7 +76,7 @@ def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
         config.optimizer,
         micro=config.batch.micro,
         accumulation=accumulation,
-        dtype=torch.bfloat16 if planned_precision(config) == "bf16" else torch.float32,
+        dtype=DTYPES.get(planned_precision(config), torch.float32),
     )
 
 

@@ -119,12 +119,14 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
+        scaler = self.take_step.scaler
         return {
             **self.identity,
             "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
             "model": self.model.state_dict(),
             "optimizer": self.take_step.optimizer.state_dict(),
             **({"average": self.average.model.state_dict()} if self.average else {}),
+            **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -132,6 +134,8 @@ class Training:
         self.take_step.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
+        if "scaler" in state:
+            self.take_step.scaler.load_state_dict(state["scaler"])
         self._start_at(Position(**state["position"]))
 
     def save(self, *, best: bool = False) -> None:
@@ -192,7 +196,7 @@ class Training:
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
             loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
-            self._finite.record(step, loss)
+            self._finite.record(step, loss, self.take_step.loss_scale)
             if self.average:
                 self.average.update()
             self.after_step()

@@ -22,7 +22,9 @@ def versions() -> dict[str, str]:
 
 
 def hardware(processes: int) -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found = torch.accelerator.current_accelerator()
+    kind = torch.get_device_module(found) if found else torch.cuda
+    gpus = [kind.get_device_name(i) for i in range(kind.device_count())]
     return {
         "cpu": _cpu_name(),
         "cores": cores(),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from train.errors import RunEnded
+from train.processes.accelerator import BACKENDS, accelerator
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        kind = accelerator()
+        self.device = torch.device(kind, local_rank) if kind else torch.device("cpu")
         self._pending_vote: tuple[dist.Work, Tensor] | None = None
         self.activity = "starting"  # for the message of a process that loses the others
 
@@ -75,10 +77,11 @@ class World:
         from torch.distributed.nn import functional  # noqa: F401
 
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-        if world.device.type == "cuda":
-            torch.cuda.set_device(world.device)
-        # gloo in addition to nccl: votes and messages travel between CPUs and never wait for a GPU
-        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        kind, backend = world.device.type, "gloo"
+        if kind != "cpu":
+            torch.accelerator.set_device_index(world.device.index)
+            # gloo in addition: votes and messages travel between CPUs and never wait for a GPU
+            backend = f"cpu:gloo,{kind}:{BACKENDS[kind]}"
         timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             backend, store=_store(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
@@ -107,7 +110,7 @@ class World:
         """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
         if self.size == 1:
             return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
+        ids = None if self.device.type == "cpu" else [self.device.index]
         with warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
             warnings.simplefilter("ignore", FutureWarning)
