@@ -17,6 +17,7 @@ from train.engine.evaluation import Evaluation
 from train.engine.finite import FiniteCheck
 from train.engine.logger import Logger
 from train.engine.mistakes import COUNT, Mistakes
+from train.engine.speed import Speed
 from train.engine.step import Step
 from train.errors import Diverged, Stopped
 from train.optimizer import LayerStatistics
@@ -44,7 +45,6 @@ class Position:
     step: int = 0  # optimizer steps taken
     rows: int = 0  # evaluations logged
     epoch_loss: float = 0.0  # sum of the step losses of the epoch, nats
-    epoch_seconds: float = 0.0  # spent on the steps of the epoch
     seconds: float = 0.0  # spent on the run
     best_top1: float = 0.0
     last_top1: float = 0.0
@@ -81,6 +81,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
+        self._speed = Speed()
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -88,6 +89,7 @@ class Training:
         # added up on the device, and read where it is logged or saved
         self._epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.device)
         self._finite = FiniteCheck(self.model, self.device)
+        self._speed.restart()
         self._saved_at = time.monotonic()
 
     # What the run has reached
@@ -111,9 +113,8 @@ class Training:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of the steps since the last evaluation; None when there were none."""
-        steps = self.position.step - self.position.rows * self.plan.steps_per_epoch
-        return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+        """Of this process's steps since the last evaluation, without its start; None when there were none."""
+        return self._speed.per_second(self.plan.total)
 
     # Its state
 
@@ -136,7 +137,8 @@ class Training:
             self.average.model.load_state_dict(state["average"])
         if "scaler" in state:
             self.take_step.scaler.load_state_dict(state["scaler"])
-        self._start_at(Position(**state["position"]))
+        # checkpoints of 0.1 hold the time of the epoch, which is measured anew
+        self._start_at(Position(**{k: v for k, v in state["position"].items() if k != "epoch_seconds"}))
 
     def save(self, *, best: bool = False) -> None:
         if self.checkpoints:
@@ -192,7 +194,9 @@ class Training:
         batches = Timed(self.loader.training_batches(plan, epoch, first))
         entered = time.perf_counter()
         stream = self._with_picture(batches) if position.step == 0 else batches
-        for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
+        end = min((epoch + 1) * plan.steps_per_epoch, limit)
+        self._speed.begin(position.step)
+        for step in range(position.step, end):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
             loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
@@ -202,10 +206,10 @@ class Training:
             self.after_step()
             self._epoch_loss += loss
             position.step = step + 1
-            self._log_step(loss, batches.seconds / (time.perf_counter() - entered))
-            seconds = time.perf_counter() - began
-            position.epoch_seconds += seconds
-            position.seconds += seconds
+            # the first step of a process ends its start, and the last one leaves nothing for the device to compute
+            is_read = position.step % self.log_every_steps == 0 or position.step == end or not self._speed.has_started
+            self._log_step(loss, batches.seconds / (time.perf_counter() - entered), is_read)
+            position.seconds += time.perf_counter() - began
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
         # all ranks wait in a step for the one that waited longest
@@ -247,7 +251,7 @@ class Training:
             }
         )
         self._epoch_loss.zero_()
-        position.epoch_seconds = 0.0
+        self._speed.restart()
         if is_best:
             self.save(best=True)
         if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
@@ -269,13 +273,14 @@ class Training:
         self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
         return chain([first], batches)
 
-    def _log_step(self, loss: Tensor, waited: float) -> None:
+    def _log_step(self, loss: Tensor, waited: float, is_read: bool) -> None:
         """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
         step = self.position.step
-        if step % self.log_every_steps and step % self.plan.steps_per_epoch:
+        if not is_read:
             self.log.progress(self.plan.total)
         else:
             value = loss.item()
+            self._speed.reach(step)
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
             self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
