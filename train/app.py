@@ -107,7 +107,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
             if folder and config.profile:
-                training.after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
+                trace = tracing(folder.path / "trace.json.gz", plan.accumulation, log.say)
+                training.before_micro_batch = stack.enter_context(trace)
             if state:
                 training.restore(state)
             elif config.on_divergence == "restart":
@@ -214,7 +215,7 @@ def connect(
         save_every_seconds=60 * config.checkpoint.every_minutes,
         stop_at_top1=config.stop_at_top1,
         remark=remarks(config, data),
-        after_step=lambda: None,
+        before_micro_batch=lambda: None,
     )
 
 

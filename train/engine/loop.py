@@ -77,7 +77,7 @@ class Training:
     save_every_seconds: float
     stop_at_top1: float | None  # percent
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
-    after_step: Callable[[], None]
+    before_micro_batch: Callable[[], None]
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
@@ -191,7 +191,7 @@ class Training:
         plan, position = self.plan, self.position
         epoch, first = divmod(position.step, plan.steps_per_epoch)
         self.log.training(epoch + 1)
-        batches = Timed(self.loader.training_batches(plan, epoch, first))
+        batches = Timed(self.loader.training_batches(plan, epoch, first), self.before_micro_batch)
         entered = time.perf_counter()
         stream = self._with_picture(batches) if position.step == 0 else batches
         end = min((epoch + 1) * plan.steps_per_epoch, limit)
@@ -203,7 +203,6 @@ class Training:
             self._finite.record(step, loss, self.take_step.loss_scale)
             if self.average:
                 self.average.update()
-            self.after_step()
             self._epoch_loss += loss
             position.step = step + 1
             # the first step of a process ends its start, and the last one leaves nothing for the device to compute
@@ -330,13 +329,14 @@ class Training:
 
 
 class Timed(Iterator[MicroBatch]):
-    """``batches``, and the ``seconds`` that the host waited for them."""
+    """``batches``, with a call ``before_each``, and the ``seconds`` that the host waited for them."""
 
-    def __init__(self, batches: Iterator[MicroBatch]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Iterator[MicroBatch], before_each: Callable[[], None]) -> None:
+        self._batches, self._before_each = batches, before_each
         self.seconds = 0.0
 
     def __next__(self) -> MicroBatch:
+        self._before_each()
         began = time.perf_counter()
         try:
             return next(self._batches)
