@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -57,8 +57,8 @@ class Normalise:
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         self._device = device
-        self._mean = 255 * torch.tensor(mean, device=device)
-        self._std = 255 * torch.tensor(std, device=device)
+        # multiplied on the CPU: a copy from there is complete, for every stream, when the host goes on
+        self._mean, self._std = ((255 * torch.tensor(values)).to(device) for values in (mean, std))
 
     def __call__(self, images: Tensor, labels: Tensor, flip: Tensor | None = None) -> MicroBatch:
         images = images.to(self._device, non_blocking=True)
@@ -76,6 +76,37 @@ class Normalise:
         return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).byte()
 
 
+class SideStream:
+    """Work of a device beside what it is computing, such as the next batch, which is copied and normalised meanwhile.
+
+    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a device
+    without streams it is as if the class were not there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._streams = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
+        self._side = self._streams.Stream(device) if self._streams else None
+
+    def __call__(self, make: Callable[[], MicroBatch]) -> MicroBatch:
+        """What ``make`` returns, for use in the stream that is current now."""
+        if self._streams is None:
+            return make()
+        current = self._streams.current_stream()
+        with self._streams.stream(self._side):
+            batch = make()
+        current.wait_stream(self._side)
+        for tensor in batch:
+            # their memory was allocated in the other stream, which must not reuse it before this one is done with them
+            tensor.record_stream(current)
+        return batch
+
+
+def on_device(indices: NDArray[np.int64], device: torch.device) -> Tensor:
+    """``indices`` on ``device``, without waiting for it: from pinned memory."""
+    tensor = torch.from_numpy(indices)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
     """The images of each of this rank's micro-batches; all ranks' together are the epoch's order, step by step."""
     order = epoch_order(seed, epoch, plan.train_images)
@@ -90,9 +121,9 @@ def share(n: int, rank: int, size: int) -> range:
     return range(n * rank // size, n * (rank + 1) // size)
 
 
-def validation_shares(images: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """This rank's validation indices in batches; the largest share sets the number of batches for all."""
+def validation_shares(images: int, rank: int, size: int, batch: int = EVAL_BATCH) -> Iterator[NDArray[np.int64]]:
+    """This rank's validation indices, ``batch`` at a time; the largest share sets the number of batches for all."""
     mine = np.array(share(images, rank, size), dtype=np.int64)
-    rounds = math.ceil(math.ceil(images / size) / EVAL_BATCH)
+    rounds = math.ceil(math.ceil(images / size) / batch)
     for i in range(rounds):
-        yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]
+        yield mine[i * batch : (i + 1) * batch]

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -22,7 +23,7 @@ from train.cores import cores
 from train.data import augment
 from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
-from train.data.loader import MicroBatch, Normalise, Place, micro_batches, validation_shares
+from train.data.loader import MicroBatch, Normalise, Place, SideStream, micro_batches, validation_shares
 from train.data.sources import Source
 from train.errors import UserError
 from train.plan import Plan
@@ -52,7 +53,7 @@ class StreamLoader:
         seed: int,
     ) -> None:
         self._val_images, self._place, self._seed = len(val), place, seed
-        self._normalise = Normalise(config.mean, config.std, place.device)
+        self._normalise, self._beside = Normalise(config.mean, config.std, place.device), SideStream(place.device)
         self._workers = cores(shared_by=place.local_size) if config.workers is None else config.workers
         self._sampler = _Sampler()
         self._known_remarks: set[Remark] = set()
@@ -86,7 +87,7 @@ class StreamLoader:
             remarks = [tuple(remark) for remark in remarks]
             self._new_remarks += [remark for remark in remarks if remark not in self._known_remarks]
             self._known_remarks.update(remarks)
-            yield self._normalise(images, labels, flip)
+            yield self._beside(partial(self._normalise, images, labels, flip))
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)
