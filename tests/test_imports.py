@@ -20,6 +20,11 @@ ROOMS: dict[str, set[str]] = {
     "scripts.rehearsal": {"scripts.records", "train.config", "train.data"},
     "scripts.soak": {"scripts.records", "train.output", "train.errors"},
     "scripts.check_data": {"train.data", "train.cores", "train.errors"},
+    "scripts.gpu_check": {"scripts.gpu", "train.output", "train.errors"},
+    "scripts.gpu": {
+        "scripts.benchmarks", "scripts.records", "train.main", "train.app", "train.config", "train.data",
+        "train.engine", "train.processes", "train.resnet", "train.plan", "lars",
+    },
     "scripts.benchmarks": {
         "scripts.pack", "scripts.estimate", "train.app", "train.config", "train.data", "train.engine", "train.output",
         "train.processes", "train.plan", "train.cores", "lars",
