@@ -208,7 +208,8 @@ class Training:
             # the first step of a process ends its start, and the last one leaves nothing for the device to compute
             is_read = position.step % self.log_every_steps == 0 or position.step == end or not self._speed.has_started
             self._log_step(loss, batches.seconds / (time.perf_counter() - entered), is_read)
-            position.seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
         # all ranks wait in a step for the one that waited longest
