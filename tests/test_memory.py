@@ -57,9 +57,12 @@ def test_on_a_gpu_the_images_stay_there_and_nothing_is_read_on_the_host():
     place.device = torch.device("meta")
     images, labels = np.zeros((2100, 32, 32, 3), dtype=np.uint8), np.zeros(2100, dtype=np.int64)
     config = fractals_config()
-    with mock.patch.object(torch.Tensor, "pin_memory", lambda self: self):
+    pinned: list[torch.Tensor] = []
+    with mock.patch.object(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self):
         loader = MemoryLoader((images, labels), (images, labels), config, config.shift, place, 0)
         batches = list(loader.training_batches(Plan(700, 700, 1, 1, 2100, 1), 0, 0))
         evaluation = list(loader.validation_batches())
     assert [(x.shape, x.device.type, y.device.type) for x, y in batches] == [((700, 3, 32, 32), "meta", "meta")] * 3
     assert [len(y) for _, y in evaluation] == [1024, 1024, 52]
+    # an index that is not pinned, or stays on the host, makes the host wait
+    assert len(pinned) == 6
