@@ -22,9 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(processes: int) -> dict[str, Any]:
-    found = torch.accelerator.current_accelerator()
-    kind = torch.get_device_module(found) if found else torch.cuda
-    gpus = [kind.get_device_name(i) for i in range(kind.device_count())]
+    gpus = [kind.get_device_name(i) for kind in (torch.cuda, torch.xpu) for i in range(kind.device_count())]
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
