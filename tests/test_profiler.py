@@ -34,7 +34,8 @@ def test_a_profile_of_three_micro_batches_is_the_chiefs_alone_and_so_is_the_mlpe
 
 
 def test_a_run_too_short_for_a_profile_says_so(tmp_path: Path, capsys):
-    settings = compose(*SMALL, "epochs=1", "name=run", "profile=true", f"runs_dir={tmp_path}")
+    # 8 micro-batches
+    settings = compose(*SMALL, "epochs=1", "max_steps=2", "name=run", "profile=true", f"runs_dir={tmp_path}")
     application.train(settings, World(), StopRequest(), "test")
     assert "no profile: it takes 13 micro-batches and one more" in capsys.readouterr().out
     assert not (tmp_path / "run/trace.json.gz").exists()
