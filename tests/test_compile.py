@@ -67,6 +67,7 @@ def test_a_run_resumed_at_an_evaluation_does_too(tmp_path: Path):
     assert shapes == [EVALUATION, TRAINING]
 
 
+@pytest.mark.slow
 def test_images_that_grow_compile_once_for_each_size_however_many(tmp_path: Path):
     growing = ["epochs=5", "data.progressive.start=8", "data.progressive.epochs=[0,4]", "data.progressive.multiple=2"]
     # fewer than the sizes, so that the limit must be raised
@@ -90,6 +91,7 @@ def two(rank: int, size: int, port: int, folder: Path) -> None:
     world.leave()
 
 
+@pytest.mark.slow
 def test_two_processes_compile_once_each_too(tmp_path: Path):
     spawn(two, 2, tmp_path)
     # two micro-batches a step on each: one whose gradients stay, one whose gradients are averaged
