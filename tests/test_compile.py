@@ -52,7 +52,8 @@ def test_a_fresh_run_compiles_once_for_training_and_once_for_evaluation(tmp_path
 
 
 def test_a_run_resumed_at_an_evaluation_does_too(tmp_path: Path):
-    run = train_here(tmp_path, *RUN, "epochs=2", "max_steps=2")
+    with counted():
+        run = train_here(tmp_path, *RUN, "epochs=2", "max_steps=2")
     newest = checkpoint.newest_first(run / "checkpoints")[0]
     state = checkpoint.load(newest)
     # as a kill between the epoch's last step and its row leaves it
