@@ -205,9 +205,11 @@ class Training:
                 self.average.update()
             self._epoch_loss += loss
             position.step = step + 1
-            # the first step of a process ends its start, and the last one leaves nothing for the device to compute
-            is_read = position.step % self.log_every_steps == 0 or position.step == end or not self._speed.has_started
-            self._log_step(loss, batches.seconds / (time.perf_counter() - entered), is_read)
+            self._log_step(loss, batches.seconds / (time.perf_counter() - entered))
+            if position.step == end or not self._speed.has_started:
+                # the first step of a process ends its start, and the last one leaves nothing for the device to compute
+                loss.item()
+                self._speed.reach(position.step)
             seconds = time.perf_counter() - began
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
@@ -273,10 +275,10 @@ class Training:
         self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
         return chain([first], batches)
 
-    def _log_step(self, loss: Tensor, waited: float, is_read: bool) -> None:
+    def _log_step(self, loss: Tensor, waited: float) -> None:
         """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
         step = self.position.step
-        if not is_read:
+        if step % self.log_every_steps and step % self.plan.steps_per_epoch:
             self.log.progress(self.plan.total)
         else:
             value = loss.item()
