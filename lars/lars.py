@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.optimizer import Optimizer
 
+from lars.overflow import unless_overflow
 from lars.ratio import Variant
 from lars.update import (
     LayerStatistics,
     fused_cpu,
+    grads_of,
     multi_tensor,
     scaled_gradients,
     takes_fused_cpu,
@@ -65,6 +67,9 @@ class LARS(Optimizer):
 
     A norm that is not finite gives a step that is not finite, never an unscaled one.
 
+    ``torch.amp.GradScaler.step`` hands over its ``found_inf`` as a tensor: a step whose gradients overflowed changes
+    neither weights nor state, and on a GPU the host does not wait to learn of it. Such a step keeps a copy of both.
+
     Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS; ValueError for an option out of its range,
     a ``momentum_form`` that the base does not support, or a base with decoupled weight decay that is not 0; and
     RuntimeError in ``step`` for sparse gradients of a group with ``lars=True``.
@@ -76,6 +81,9 @@ class LARS(Optimizer):
     >>> [round(x, 6) for x in w.tolist()]  # |w| = 5: the step is 0.1 x 5 long, for any gradient's size
     [3.0, 3.5]
     """
+
+    # GradScaler then sets ``found_inf`` for a step and, unless it has unscaled the gradients already, ``grad_scale``
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -226,6 +234,19 @@ class LARS(Optimizer):
                 loss = closure()
         if any(p.grad is not None and p.grad.is_sparse for g in self.param_groups if g["lars"] for p in g["params"]):
             raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if scale is not None:
+            for g in grads_of(params):
+                g.div_(scale.to(g.device, non_blocking=True))
+        if found_inf is None:
+            self._step_all()
+        else:
+            unless_overflow(found_inf, params, self.state, self._step_all)
+        return loss
+
+    def _step_all(self) -> None:
+        """The step, with the gradients as they are."""
         measured: list[tuple[list[Tensor], LayerStatistics]] = []
         rest: list[dict[str, Any]] = []
         restores: list[Callable[[], None]] = []
@@ -247,7 +268,6 @@ class LARS(Optimizer):
             for restore in restores:
                 restore()
         self._measured[:] = measured
-        return loss
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> LayerStatistics | None:
         """Step a group of a plain SGD without calling it; None where only the base's own step will do."""

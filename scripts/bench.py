@@ -1,7 +1,7 @@
 """Measure this project against others and itself, interleaved, and keep the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
-       python scripts/bench.py peers        images/s and memory of whole programs: this app, timm's, torchvision's loop
+       python scripts/bench.py peers        images/s and memory of this app, timm's script, torchvision's; a bare step
        python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
        python scripts/bench.py seams        how long training waits at the ends of an epoch and of its evaluation
@@ -22,7 +22,7 @@ from train.errors import UserError, print_error
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
     "train": ("training", 15),
-    "peers": ("peers", 3),
+    "peers": ("peers", 5),
     "optimizer": ("optimizer", 150),
     "data": ("data", 7),
     "seams": ("seams", 7),

@@ -21,6 +21,11 @@ ROOMS: dict[str, set[str]] = {
     "scripts.rehearsal": {"scripts.records", "train.config", "train.data"},
     "scripts.soak": {"scripts.records", "train.output", "train.errors"},
     "scripts.check_data": {"train.data", "train.cores", "train.errors"},
+    "scripts.gpu_check": {"scripts.gpu", "train.output", "train.errors"},
+    "scripts.gpu": {
+        "scripts.benchmarks", "scripts.records", "train.main", "train.app", "train.config", "train.data",
+        "train.engine", "train.processes", "train.resnet", "train.plan", "lars",
+    },
     "scripts.benchmarks": {
         "scripts.pack", "scripts.estimate", "train.app", "train.config", "train.data", "train.engine", "train.output",
         "train.processes", "train.plan", "train.cores", "train.errors", "lars",
@@ -41,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "train.app": {
         "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",
-        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
+        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.cores", "train.keys",
+        "train.errors",
     },
     "train.description": {"train.config", "train.output", "train.data", "train.plan"},
     "train.config": {

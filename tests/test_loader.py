@@ -1,5 +1,9 @@
 """Which images a rank takes, and how they are normalised."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +72,35 @@ def test_a_run_is_one_sequence_of_requests_that_goes_on_from_any_step(evaluate_e
         assert same(rest, whole[len(whole) - len(rest) :])
         assert same(sequence(step, evaluate_first=True), validation + rest)
         assert sum(epoch is not None for epoch, _ in rest) == 8 * (20 - step)
+
+
+class Streams:
+    """A device's streams that note what is done with them, in the place of torch.cuda."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def Stream(self, device: torch.device) -> str:
+        return "side"
+
+    def current_stream(self) -> "Streams":
+        return self
+
+    @contextmanager
+    def stream(self, stream: str) -> Iterator[None]:
+        self.notes.append(f"enter {stream}")
+        yield
+        self.notes.append(f"leave {stream}")
+
+    def wait_stream(self, stream: str) -> None:
+        self.notes.append(f"wait for {stream}")
+
+
+def test_a_batch_is_made_beside_the_current_stream_which_waits_for_it_and_keeps_its_memory():
+    streams = Streams()
+    noted = mock.Mock(record_stream=lambda stream: streams.notes.append("record"))
+    with mock.patch.object(torch, "get_device_module", lambda _: streams):
+        beside = loader.SideStream(torch.device("cuda"))
+    batch = beside(lambda: streams.notes.append("make") or (noted, noted))
+    assert batch == (noted, noted)
+    assert streams.notes == ["enter side", "make", "leave side", "wait for side", "record", "record"]

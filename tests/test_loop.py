@@ -87,13 +87,13 @@ def poisoned(above: float, at: int) -> Iterator[list[float]]:
     """Gradients of step ``at`` are NaN while its lr is above ``above``; the lr of each such step."""
     record, seen = FiniteCheck.record, []
 
-    def spoil(self, step, loss):
+    def spoil(self, step, loss, scale):
         lr = lrs[-1]
         if step == at and lr > above:
             seen.append(lr)
             for p in self._parameters[3:5]:
                 p.grad.fill_(float("nan"))
-        record(self, step, loss)
+        record(self, step, loss, scale)
 
     call, lrs = Step.__call__, []
     with (
@@ -164,7 +164,7 @@ def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tm
 
 
 def test_the_best_checkpoint_is_of_the_first_evaluation_with_the_highest_top1(tmp_path: Path):
-    scores = iter([Scores(top1, 100.0, 1.0, 168) for top1 in (30.0, 50.0, 50.0, 40.0)])
+    scores = iter([Scores(top1, 100.0, 1.0, 168) for top1 in (30.0, 50.0, 50.0, 40.0, 40.0)])
     call = Evaluation.__call__
     with mock.patch.object(Evaluation, "__call__", lambda *given: (call(*given), next(scores))[1]):
         run = train_here(tmp_path, *SMALL, "epochs=4")

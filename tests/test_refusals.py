@@ -33,7 +33,7 @@ from train.keys import values
         (["optimizer.momentum=1"], ["optimizer.momentum=1.0 must be in [0, 1)"]),
         (["epochs=1.5"], ["epochs", "1.5"]),
         (["epochs=0"], ["epochs=0 must be at least 1"]),
-        (["precision=fp8"], ["precision=fp8 is not one of auto, bf16, fp32"]),
+        (["precision=fp8"], ["precision=fp8 is not one of auto, bf16, fp16, tf32, fp32"]),
         (["schedule.origin=middle"], ["schedule.origin=middle is not one of start, warmup"]),
         (["data=imagenet", "data.train_crop=big"], ["data.train_crop=big"]),
         (["data=imagenet", "data.size=300"], ["data.size=300", "data.resize=256"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from train.config.schema import Config
+from train.cores import cores
 from train.data.dataset import Data
 from train.data.kinds import open_data
 from train.description import description, mlperf_facts
@@ -23,7 +25,7 @@ from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Loggers
 from train.engine.loop import Training
-from train.engine.precision import Precision, set_up_cudnn
+from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
 from train.engine.stop import StopVotes
 from train.errors import Diverged, PeersLost, Stopped, UserError
@@ -56,9 +58,10 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 @contextmanager
 def joined(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
-    set_up_cudnn()
+    set_up_cuda(config.precision)
     world = World.join(config.timeout_minutes)
     try:
+        world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
     except (Stopped, Diverged):
         # raised on every rank
@@ -98,7 +101,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if folder:
         step = state["position"]["step"] if state else None
-        print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+        said = description(config, plan, data, step, device_remark(config.precision, world.device))
+        print(f"{config.name}\n{said}\n  {'folder':<10}{folder.path}", flush=True)
     # None stands for the first start of a run that an older version saved without its commit
     commits = environment.with_commit(state.get("commits", [None]) if state else [], commit)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
@@ -110,7 +114,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
             if folder and config.profile:
-                training.after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
+                trace = tracing(folder.path / "trace.json.gz", plan.accumulation, log.say)
+                training.before_micro_batch = stack.enter_context(trace)
             if state:
                 training.restore(state)
             elif config.on_divergence == "restart":
@@ -201,7 +206,7 @@ def connect(
     model = build_model(config, data.classes, world)
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
-        model.compile()
+        compile_static(model, config, world)
     step = connect_step(config, plan, world, model, stop.received)
     kind = KINDS[config.optimizer.name]
     return Training(
@@ -223,7 +228,7 @@ def connect(
         save_every_seconds=60 * config.checkpoint.every_minutes,
         stop_at_top1=config.stop_at_top1,
         remark=remarks(config, data),
-        after_step=lambda: None,
+        before_micro_batch=lambda: None,
     )
 
 
@@ -231,15 +236,17 @@ def connect_step(
     config: Config, plan: Plan, world: World, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
 ) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
+    precision = Precision.named(config.precision, world.device)
     return Step(
         model=world.data_parallel(model),
         optimizer=make_optimizer(model, config.optimizer),
         statistics=RunningStatistics(model, world, plan.accumulation),
         votes=StopVotes(world, asked_to_stop, plan.accumulation),
         world=world,
-        precision=Precision.named(config.precision, world.device),
+        precision=precision,
         label_smoothing=config.label_smoothing,
         micro_batches=plan.accumulation,
+        scaler=precision.scaler(),
     )
 
 
@@ -248,6 +255,18 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
     torch.manual_seed(config.seed)
     # channels last before DDP, whose buckets keep the strides
     return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
+
+
+def compile_static(model: nn.Module, config: Config, world: World) -> None:
+    """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
+    # each process would otherwise start as many compilers as the machine has cores
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores(shared_by=world.local_size)))
+    sizes = {config.data.progressive.size(config.data.size, epoch) for epoch in range(config.epochs)}
+    # past this limit torch would run the rest of the run uncompiled
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 1)
+    # a shape that varies would make torch compile kernels for any shape, which are slower, and keep them
+    model.compile(dynamic=False)
 
 
 def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:

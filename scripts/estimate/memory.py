@@ -89,7 +89,7 @@ def footprint(
     Only tensors are counted. A GPU's libraries, the allocator's gaps and prefetched images come on top. With
     ``fake=False`` the same steps are really taken, on the CPU.
     """
-    world, micro_batches = World(), min(accumulation, 2)
+    world, micro_batches, precision = World(), min(accumulation, 2), Precision(CPU, dtype)
     with FakeTensorMode() if fake else nullcontext(), LiveBytes() as live:
         net = network()
         statistics = sum(b.nbytes for b in net.buffers() if b.is_floating_point())
@@ -101,9 +101,10 @@ def footprint(
             statistics=RunningStatistics(net, world, micro_batches),
             votes=StopVotes(world, lambda: False, micro_batches),
             world=world,
-            precision=Precision(CPU, dtype),
+            precision=precision,
             label_smoothing=0.0,
             micro_batches=micro_batches,
+            scaler=precision.scaler(),
         )
 
         def images() -> Iterator[MicroBatch]:

@@ -219,14 +219,22 @@ def plan_table() -> str:
     """Estimated time and cost of the four rows on ImageNet, on one machine of each kind."""
     names = [f"8 x {m.upper()}: images/s | time | $" for m in MACHINES]
     lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(MACHINES)]
-    found = {
-        (machine.name, config.batch.preset): next(cost for cost in costs if cost and cost.gpus == 8)
-        for config, machine, costs in costs_of_rows(GPUS)
-    }
     for preset in PRESETS:
-        costs = [found[machine, preset] for machine in MACHINES]
-        cells = [f"{c.images_per_second:,.0f} | {time_of(c)} | {dollars_of(c)}" for c in costs]
-        lines.append(f"| `{preset}` | {costs[0].micro} | {' | '.join(cells)} |")
+        cells, micro = [], None
+        for name in MACHINES:
+            # one, or the ends of a range
+            found = [
+                next(cost for cost in costs if cost and cost.gpus == 8)
+                for config, machine, costs in costs_of_rows(GPUS)
+                if machine.name.startswith(name) and config.batch.preset == preset
+            ]
+            micro = found[0].micro
+            cells += [
+                " to ".join(f"{c.images_per_second:,.0f}" for c in found),
+                " to ".join(time_of(c) for c in reversed(found)),
+                " to ".join(dollars_of(c) for c in reversed(found)),
+            ]
+        lines.append(f"| `{preset}` | {micro} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -51,7 +51,7 @@ class Config:
     epochs: int = key(least=1)
     evaluate_every: int = key(least=1)
     seed: int = key(least=0, below=2**63)
-    precision: str = key(one_of=("auto", "bf16", "fp32"))
+    precision: str = key(one_of=("auto", "bf16", "fp16", "tf32", "fp32"))
     compile: bool
     name: str | None = operational()
     runs_dir: str = operational()

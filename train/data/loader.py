@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Protocol
@@ -40,8 +40,8 @@ class Loader(ABC):
     requests, and may read ahead as far as they go.
     """
 
-    def __init__(self, val_count: int, place: Place, seed: int) -> None:
-        self._val_count, self._place, self._seed = val_count, place, seed
+    def __init__(self, val_count: int, place: Place, seed: int, eval_batch: int = EVAL_BATCH) -> None:
+        self._val_count, self._place, self._seed, self._eval_batch = val_count, place, seed, eval_batch
 
     @abstractmethod
     def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
@@ -71,7 +71,8 @@ class Loader(ABC):
 
     @cached_property
     def _validation(self) -> list[Request]:
-        return [(None, indices) for indices in validation_shares(self._val_count, self._place.rank, self._place.size)]
+        shares = validation_shares(self._val_count, self._place.rank, self._place.size, self._eval_batch)
+        return [(None, indices) for indices in shares]
 
     @abstractmethod
     def pixels(self, images: Tensor) -> Tensor:
@@ -93,8 +94,8 @@ class Normalise:
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         self._device = device
-        self._mean = 255 * torch.tensor(mean, device=device)
-        self._std = 255 * torch.tensor(std, device=device)
+        # multiplied on the CPU: a copy from there is complete, for every stream, when the host goes on
+        self._mean, self._std = ((255 * torch.tensor(values)).to(device) for values in (mean, std))
 
     def __call__(self, images: Tensor, labels: Tensor, flip: Tensor | None = None) -> MicroBatch:
         images = images.to(self._device, non_blocking=True)
@@ -110,6 +111,37 @@ class Normalise:
         """Normalised N,C,H,W, on any device, as uint8 N,H,W,C again."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
         return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).byte()
+
+
+class SideStream:
+    """Work of a device beside what it is computing, such as the next batch, which is copied and normalised meanwhile.
+
+    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a device
+    without streams it is as if the class were not there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._streams = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
+        self._side = self._streams.Stream(device) if self._streams else None
+
+    def __call__(self, make: Callable[[], MicroBatch]) -> MicroBatch:
+        """What ``make`` returns, for use in the stream that is current now."""
+        if self._streams is None:
+            return make()
+        current = self._streams.current_stream()
+        with self._streams.stream(self._side):
+            batch = make()
+        current.wait_stream(self._side)
+        for tensor in batch:
+            # their memory was allocated in the other stream, which must not reuse it before this one is done with them
+            tensor.record_stream(current)
+        return batch
+
+
+def on_device(indices: NDArray[np.int64], device: torch.device) -> Tensor:
+    """``indices`` on ``device``, without waiting for it: from pinned memory."""
+    tensor = torch.from_numpy(indices)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def run_requests(
@@ -145,9 +177,9 @@ def share(n: int, rank: int, size: int) -> range:
     return range(n * rank // size, n * (rank + 1) // size)
 
 
-def validation_shares(images: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """This rank's validation indices in batches; the largest share sets the number of batches for all."""
+def validation_shares(images: int, rank: int, size: int, batch: int = EVAL_BATCH) -> Iterator[NDArray[np.int64]]:
+    """This rank's validation indices, ``batch`` at a time; the largest share sets the number of batches for all."""
     mine = np.array(share(images, rank, size), dtype=np.int64)
-    rounds = math.ceil(math.ceil(images / size) / EVAL_BATCH)
+    rounds = math.ceil(math.ceil(images / size) / batch)
     for i in range(rounds):
-        yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]
+        yield mine[i * batch : (i + 1) * batch]

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from train.data import augment
 from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
-from train.data.loader import Loader, MicroBatch, Normalise, Place, Request
+from train.data.loader import Loader, MicroBatch, Normalise, Place, Request, SideStream
 from train.data.sources import Source
 from train.errors import UserError
 
@@ -53,7 +54,7 @@ class StreamLoader(Loader):
         seed: int,
     ) -> None:
         super().__init__(len(val), place, seed)
-        self._normalise = Normalise(config.mean, config.std, place.device)
+        self._normalise, self._beside = Normalise(config.mean, config.std, place.device), SideStream(place.device)
         self._workers = decoders(place.cores) if config.workers is None else config.workers
         self._sampler = _Sampler()
         self._known_remarks: set[Remark] = set()
@@ -64,7 +65,7 @@ class StreamLoader(Loader):
             sampler=self._sampler,
             batch_size=None,
             num_workers=self._workers,
-            pin_memory=place.device.type == "cuda",
+            pin_memory=place.device.type not in ("cpu", "meta"),
             persistent_workers=self._workers > 0,
             worker_init_fn=_start_worker,
             multiprocessing_context=_fork_server() if self._workers > 0 else None,
@@ -85,7 +86,7 @@ class StreamLoader(Loader):
             remarks = [tuple(remark) for remark in remarks]
             self._new_remarks += [remark for remark in remarks if remark not in self._known_remarks]
             self._known_remarks.update(remarks)
-            parts.append(self._normalise(images, labels, flip))
+            parts.append(self._beside(partial(self._normalise, images, labels, flip)))
             if is_last:
                 yield parts[0] if len(parts) == 1 else joined(parts)
                 parts = []

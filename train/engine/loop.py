@@ -17,6 +17,7 @@ from train.engine.evaluation import Evaluation
 from train.engine.finite import FiniteCheck
 from train.engine.logger import Logger
 from train.engine.mistakes import COUNT, Mistakes
+from train.engine.speed import Speed
 from train.engine.step import Step
 from train.engine.stop import StopRequested
 from train.errors import Diverged, Stopped
@@ -41,7 +42,6 @@ class Position:
     step: int = 0  # optimizer steps taken
     rows: int = 0  # evaluations logged
     epoch_loss: float = 0.0  # sum of the step losses since the last evaluation, nats
-    epoch_seconds: float = 0.0  # spent on the steps since the last evaluation
     seconds: float = 0.0  # spent on the run
     best_top1: float = 0.0
     last_top1: float = 0.0
@@ -73,11 +73,12 @@ class Training:
     save_every_seconds: float
     stop_at_top1: float | None  # percent
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
-    after_step: Callable[[], None]
+    before_micro_batch: Callable[[], None]
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
         self.votes = self.take_step.votes
+        self._speed = Speed()
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -85,6 +86,7 @@ class Training:
         # added up on the device, and read where it is logged or saved
         self._epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.device)
         self._finite = FiniteCheck(self.model, self.device)
+        self._speed.restart()
         self._saved_at = time.monotonic()
 
     # What the run has reached
@@ -108,9 +110,8 @@ class Training:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of the steps since the last evaluation; None when there were none."""
-        steps = self._steps_since_evaluation
-        return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+        """Of this process's steps since the last evaluation, without its start; None when there were none."""
+        return self._speed.per_second(self.plan.total)
 
     @property
     def _steps_since_evaluation(self) -> int:
@@ -120,12 +121,14 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
+        scaler = self.take_step.scaler
         return {
             **self.identity,
             "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
             "model": self.model.state_dict(),
             "optimizer": self.take_step.optimizer.state_dict(),
             **({"average": self.average.model.state_dict()} if self.average else {}),
+            **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -133,7 +136,10 @@ class Training:
         self.take_step.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
-        self._start_at(Position(**state["position"]))
+        if "scaler" in state:
+            self.take_step.scaler.load_state_dict(state["scaler"])
+        # checkpoints of 0.1 hold the time of the epoch, which is measured anew
+        self._start_at(Position(**{k: v for k, v in state["position"].items() if k != "epoch_seconds"}))
 
     def save(self, *, best: bool = False) -> None:
         if self.checkpoints:
@@ -159,7 +165,8 @@ class Training:
         not finite.
         """
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
-        self._timed = Timed(self.loader.run_batches(self.plan, self.position.step, self._is_evaluation_due))
+        batches = self.loader.run_batches(self.plan, self.position.step, self._is_evaluation_due)
+        self._timed = Timed(batches, self.before_micro_batch)
         self._batches = self._with_picture(self._timed) if self.position.step == 0 else self._timed
         try:
             while True:
@@ -194,19 +201,23 @@ class Training:
         plan, position = self.plan, self.position
         epoch = position.step // plan.steps_per_epoch
         self.log.training(epoch + 1, until=plan.evaluated_epoch(position.rows + 1))
-        for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
+        end = min((epoch + 1) * plan.steps_per_epoch, limit)
+        self._speed.begin(position.step)
+        for step in range(position.step, end):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
             loss = self.take_step(self.votes.within(islice(self._batches, plan.accumulation)), self.lr(step))
-            self._finite.record(step, loss)
+            self._finite.record(step, loss, self.take_step.loss_scale)
             if self.average:
                 self.average.update()
-            self.after_step()
             self._epoch_loss += loss
             position.step = step + 1
             self._log_step(loss)
+            if position.step == end or not self._speed.has_started:
+                # the first step of a process ends its start, and the last one leaves nothing for the device to compute
+                loss.item()
+                self._speed.reach(position.step)
             seconds = time.perf_counter() - began
-            position.epoch_seconds += seconds
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
@@ -249,7 +260,7 @@ class Training:
             }
         )
         self._epoch_loss.zero_()
-        position.epoch_seconds = 0.0
+        self._speed.restart()
         if is_best:
             self.save(best=True)
         self._timed.restart()
@@ -272,6 +283,7 @@ class Training:
             self.log.progress(self.plan.total)
         else:
             value = loss.item()
+            self._speed.reach(step)
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
             self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
@@ -326,10 +338,10 @@ class Training:
 
 
 class Timed(Iterator[MicroBatch]):
-    """``batches``, and the share of the time that the host waited for them."""
+    """``batches``, with a call ``before_each``, and the share of the time that the host waited for them."""
 
-    def __init__(self, batches: Iterator[MicroBatch]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Iterator[MicroBatch], before_each: Callable[[], None]) -> None:
+        self._batches, self._before_each = batches, before_each
         self.restart()
 
     def restart(self) -> None:
@@ -341,6 +353,7 @@ class Timed(Iterator[MicroBatch]):
         return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
     def __next__(self) -> MicroBatch:
+        self._before_each()
         began = time.perf_counter()
         try:
             return next(self._batches)

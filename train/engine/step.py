@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.profiler import record_function
 
@@ -29,13 +30,15 @@ class Step:
     precision: Precision
     label_smoothing: float
     micro_batches: int  # per step on this rank
+    scaler: GradScaler  # of the loss, for fp16
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.
 
         All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in nats,
         0-d float32 and still on the device: reading it waits. The gradients remain until the next call. If ``batches``
-        raises, the step is dropped: weights and statistics are as before.
+        raises, the step is dropped: weights and statistics are as before. A step whose fp16 gradients overflow leaves
+        the weights as they are; an optimizer other than LARS makes the host wait for the device to learn of it.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -49,8 +52,15 @@ class Step:
         loss = self._combined(loss_sum)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return loss
+
+    @property
+    def loss_scale(self) -> Tensor:
+        """What the next step's loss is multiplied by, 0-d, on the device; 1 without fp16."""
+        return self.scaler.scale(torch.ones((), device=self.precision.device))
 
     def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of one micro-batch, and return its part of the mean loss."""
@@ -59,7 +69,7 @@ class Step:
                 logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing) / self.micro_batches
         with record_function("backward"):
-            loss.backward()
+            self.scaler.scale(loss).backward()
         return loss.detach()
 
     def _combined(self, loss_sum: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.cores import allowance, cores, share
 from train.errors import RunEnded
+from train.processes.accelerator import BACKENDS, accelerator, accelerators
 
 T = TypeVar("T")
 
@@ -64,9 +65,9 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        kind = accelerator()
         # a launcher may show each process one GPU alone
-        gpu = local_rank % max(torch.cuda.device_count(), 1)
-        self.device = torch.device("cuda", gpu) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = torch.device(kind, local_rank % accelerators()) if kind else torch.device("cpu")
         self.cores = cores(shared_by=local_size)
         self._pending_vote: tuple[dist.Work, Tensor] | None = None
         self.activity = "starting"  # for the message of a process that loses the others
@@ -87,10 +88,11 @@ class World:
         from torch.distributed.nn import functional  # noqa: F401
 
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-        if world.device.type == "cuda":
-            torch.cuda.set_device(world.device)
-        # gloo in addition to nccl: votes and messages travel between CPUs and never wait for a GPU
-        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        kind, backend = world.device.type, "gloo"
+        if kind != "cpu":
+            torch.accelerator.set_device_index(world.device.index)
+            # gloo in addition: votes and messages travel between CPUs and never wait for a GPU
+            backend = f"cpu:gloo,{kind}:{BACKENDS[kind]}"
         timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             backend, store=_store(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
@@ -129,7 +131,7 @@ class World:
         """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
         if self.size == 1:
             return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
+        ids = None if self.device.type == "cpu" else [self.device.index]
         with warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
             warnings.simplefilter("ignore", FutureWarning)
