@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from train.config.schema import Config
-from train.cores import cores
 from train.data.dataset import Data
 from train.data.kinds import open_data
 from train.description import description, mlperf_facts
@@ -260,11 +259,11 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
 def compile_static(model: nn.Module, config: Config, world: World) -> None:
     """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
     # each process would otherwise start as many compilers as the machine has cores
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores(shared_by=world.local_size)))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(world.cores))
     sizes = {config.data.progressive.size(config.data.size, epoch) for epoch in range(config.epochs)}
-    # past this limit torch would run the rest of the run uncompiled
+    # past this limit torch would run the rest of the run uncompiled; a report split may be smaller than a batch
     dynamo = torch._dynamo.config
-    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 1)
+    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 2)
     # a shape that varies would make torch compile kernels for any shape, which are slower, and keep them
     model.compile(dynamic=False)
 
