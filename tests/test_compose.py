@@ -36,9 +36,9 @@ def test_preset_on_imagenet_is_the_published_row(preset, optimizer, total, lr, w
     ("preset", "total", "sgd_lr", "lars_lr", "micro"),
     [
         ("256", 32, 0.025, 2.26, 32),
-        ("8k", 1024, 0.8, 12.8, 512),
-        ("16k", 2048, 1.6, 25.0, 512),
-        ("32k", 4096, 3.2, 29.0, 512),
+        ("8k", 1024, 0.8, 12.8, 32),
+        ("16k", 2048, 1.6, 25.0, 32),
+        ("32k", 4096, 3.2, 29.0, 32),
     ],
 )
 def test_fractals_divide_the_batch_by_8_and_only_the_sgd_lr_follows(preset, total, sgd_lr, lars_lr, micro):

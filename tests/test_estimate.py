@@ -43,7 +43,7 @@ def test_it_is_printed_and_nothing_is_started(tmp_path: Path, monkeypatch):
     done = script("plan", "batch=32k", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert "plan of fractals-resnet8-32k-lars-seed0, nothing is started" in done.stdout
-    assert "4,096 = 512 micro x 1 accumulated x 8 processes" in done.stdout
+    assert "4,096 = 32 micro x 16 accumulated x 8 processes" in done.stdout
     assert "NOT ImageNet" in done.stdout and "ROUGH" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -137,7 +137,9 @@ def test_a_process_takes_the_accelerator_that_torch_finds_if_it_can_train_on_it(
     device = torch.device(found) if found else None
     with (
         mock.patch.object(torch.accelerator, "current_accelerator", lambda: device),
-        mock.patch.object(torch, "get_device_module", lambda _: mock.Mock(is_available=lambda: True)),
+        mock.patch.object(
+            torch, "get_device_module", lambda _: mock.Mock(is_available=lambda: True, device_count=lambda: 8)
+        ),
     ):
         expected = torch.device(found, 3) if found in ("cuda", "xpu") else torch.device("cpu")
         assert World(local_rank=3).device == expected

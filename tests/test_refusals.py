@@ -83,7 +83,7 @@ def test_a_configuration_error_is_one_line_and_nothing_else(app: App):
     [
         (["batch=4k"], ["recipe=torchlars", "batch=4k", "batch=256|8k|16k|32k", "optimizer.lr=X schedule.warmup"]),
         (["recipe=nus", "batch=256"], ["recipe=nus", "batch=256", "batch=4k|8k|16k|32k"]),
-        (["recipe=goyal", "batch=32k"], ["batch=256|4k|8k", "by schedule.warmup_epochs=X"]),
+        (["recipe=goyal", "batch=64k"], ["batch=256|4k|8k|16k|32k", "by schedule.warmup_epochs=X"]),
         (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|20k|32k|40k|48k|56k|64k"]),
         (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
         (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),

@@ -166,7 +166,7 @@ class Training:
         """
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
         batches = self.loader.run_batches(self.plan, self.position.step, self._is_evaluation_due)
-        self._timed = Timed(batches, self.before_micro_batch)
+        self._timed = Timed(batches)
         self._batches = self._with_picture(self._timed) if self.position.step == 0 else self._timed
         try:
             while True:
@@ -206,7 +206,7 @@ class Training:
         for step in range(position.step, end):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
-            loss = self.take_step(self.votes.within(islice(self._batches, plan.accumulation)), self.lr(step))
+            loss = self.take_step(self.votes.within(self._micro_batches()), self.lr(step))
             self._finite.record(step, loss, self.take_step.loss_scale)
             if self.average:
                 self.average.update()
@@ -222,6 +222,12 @@ class Training:
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
             self.votes.after_step(seconds)
+
+    def _micro_batches(self) -> Iterator[MicroBatch]:
+        """Those of one step."""
+        for _ in range(self.plan.accumulation):
+            self.before_micro_batch()
+            yield next(self._batches)
 
     def _evaluate(self) -> None:
         """Evaluate after the epoch's last step, and log the row of all steps since the evaluation before."""
@@ -338,10 +344,10 @@ class Training:
 
 
 class Timed(Iterator[MicroBatch]):
-    """``batches``, with a call ``before_each``, and the share of the time that the host waited for them."""
+    """``batches``, and the share of the time that the host waited for them."""
 
-    def __init__(self, batches: Iterator[MicroBatch], before_each: Callable[[], None]) -> None:
-        self._batches, self._before_each = batches, before_each
+    def __init__(self, batches: Iterator[MicroBatch]) -> None:
+        self._batches = batches
         self.restart()
 
     def restart(self) -> None:
@@ -353,7 +359,6 @@ class Timed(Iterator[MicroBatch]):
         return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
     def __next__(self) -> MicroBatch:
-        self._before_each()
         began = time.perf_counter()
         try:
             return next(self._batches)
