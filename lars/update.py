@@ -248,6 +248,12 @@ def is_distributed(t: Tensor) -> TypeGuard[DTensor]:
     return module is not None and isinstance(t, module.DTensor)
 
 
+def is_finite(x: Tensor) -> bool:
+    """Whether no element of ``x``, or of this process's shard of it, is NaN or infinite; waits for the device."""
+    (local,) = _local([x])
+    return bool(torch.isfinite(local.coalesce().values() if local.is_sparse else local).all())
+
+
 def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.to_local() if is_distributed(t) else t for t in tensors]
 
