@@ -18,6 +18,7 @@ from lars.update import (
     LayerStatistics,
     fused_cpu,
     is_finite,
+    lr_inside,
     multi_tensor,
     scaled_gradients,
     takes_fused_cpu,
@@ -62,9 +63,10 @@ class LARS(Optimizer):
         skip_without_decay: groups whose weight decay is 0 are stepped as with ``lars=False`` (bolts, lightly, timm).
         momentum: the name of ``momentum_form`` in lars 0.1; deprecated.
 
-    Each parameter group has ``lars`` (False: ``optimizer`` alone steps the group, with the group's weight decay),
-    ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. State dicts are those of the wrapped
-    optimizer, in both directions. ``step`` leaves ``p.grad`` unchanged.
+    Each parameter group has ``lars``, ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. With
+    ``lars`` False, ``optimizer`` alone steps the group, with the group's weight decay, and with lr inside the buffer
+    where ``momentum_form`` is "caffe". State dicts are those of the wrapped optimizer, in both directions. ``step``
+    leaves ``p.grad`` unchanged.
 
     A norm that is not finite gives a step that is not finite, never an unscaled one.
 
@@ -287,6 +289,8 @@ class LARS(Optimizer):
                 params = [p for p in group["params"] if p.grad is not None]
                 if not self._adapts(group) or not params:
                     rest.append(group)
+                    if self.variant.momentum_form == "caffe":
+                        restores.append(_hand_over(group, params, lr_inside(group, params), lr=1.0))
                     continue
                 statistics = self._step_group(group, params)
                 if statistics is None:
@@ -355,21 +359,28 @@ def _scale_for_base(
     if variant.momentum_form == "nus":
         raise ValueError("momentum_form='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
     measured, scaled = scaled_gradients(group, params, variant)
-    grads = [p.grad for p in params]
+    return measured, _hand_over(group, params, scaled, lr=1.0 if variant.momentum_form == "caffe" else None)
+
+
+def _hand_over(
+    group: dict[str, Any], params: list[Tensor], grads: list[Tensor], lr: float | None
+) -> Callable[[], None]:
+    """Give the base ``grads``, weight decay 0 and, unless None, ``lr`` for its step; returns how to restore them."""
+    own = [p.grad for p in params]
     hidden: dict[str, Any] = {key: group[key] for key in ("weight_decay", "lr") if key in group}
 
     def restore() -> None:
         group.update(hidden)
-        for p, g in zip(params, grads, strict=True):
+        for p, g in zip(params, own, strict=True):
             p.grad = g
 
     if "weight_decay" in group:
         group["weight_decay"] = 0
-    if variant.momentum_form == "caffe":
-        group["lr"] = 1.0
-    for p, d in zip(params, scaled, strict=True):
+    if lr is not None:
+        group["lr"] = lr
+    for p, d in zip(params, grads, strict=True):
         p.grad = d
-    return measured, restore
+    return restore
 
 
 def _concatenated(parts: list[Tensor]) -> Tensor:
