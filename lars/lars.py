@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.optimizer import Optimizer
 
+from lars.overflow import unless_overflow
 from lars.ratio import Variant
 from lars.state import check_state
 from lars.update import (
     LayerStatistics,
     fused_cpu,
+    grads_of,
     is_finite,
     lr_inside,
     multi_tensor,
@@ -70,6 +72,9 @@ class LARS(Optimizer):
 
     A norm that is not finite gives a step that is not finite, never an unscaled one.
 
+    ``torch.amp.GradScaler.step`` hands over its ``found_inf`` as a tensor: a step whose gradients overflowed changes
+    neither weights nor state, and on a GPU the host does not wait to learn of it. Such a step keeps a copy of both.
+
     Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS, and for an unknown argument; ValueError for an
     option out of its range, a ``momentum_form`` that the base does not support, a base with decoupled weight decay that
     is not 0, or, in ``load_state_dict``, a state that is not of this optimizer; and RuntimeError in ``step`` for sparse
@@ -82,6 +87,9 @@ class LARS(Optimizer):
     >>> [round(x, 6) for x in w.tolist()]  # |w| = 5: the step is 0.1 x 5 long, for any gradient's size
     [3.0, 3.5]
     """
+
+    # GradScaler then sets ``found_inf`` for a step and, unless it has unscaled the gradients already, ``grad_scale``
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -281,6 +289,19 @@ class LARS(Optimizer):
                     f"LARS needs dense gradients, and that of {self._names()[sparse[0]]} is sparse: "
                     "give it a group with lars=False"
                 )
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if scale is not None:
+            for g in grads_of(params):
+                g.div_(scale.to(g.device, non_blocking=True))
+        if found_inf is None:
+            self._step_all()
+        else:
+            unless_overflow(found_inf, params, self.state, self._step_all)
+        return loss
+
+    def _step_all(self) -> None:
+        """The step, with the gradients as they are."""
         measured: list[tuple[list[Tensor], LayerStatistics]] = []
         rest: list[dict[str, Any]] = []
         restores: list[Callable[[], None]] = []
@@ -304,7 +325,6 @@ class LARS(Optimizer):
             for restore in restores:
                 restore()
         self._measured[:] = measured
-        return loss
 
     def _adapts(self, group: dict[str, Any]) -> bool:
         skipped = self.variant.skip_without_decay and group.get("weight_decay", 0) == 0

@@ -24,8 +24,9 @@ from train.errors import UserError
 from train.keys import flatten, result_settings
 
 RECORDS = ROOT / "results" / "imagenet"
-# settings of the result in which a record may still differ from its preset; on_divergence shows in its restarts
-FREE = {"seed", "precision", "compile", "on_divergence"}
+# settings of the result in which a record may still differ from its preset; on_divergence shows in its
+# restarts, evaluate_every in its rows
+FREE = {"seed", "precision", "compile", "on_divergence", "evaluate_every"}
 
 
 def check(run: Path) -> str:
@@ -51,8 +52,9 @@ def check(run: Path) -> str:
         wrong.append(f"log.jsonl: {len(rows)} evaluations, not one after each of {now['epochs']} epochs")
     elif (rows[-1]["val_top1"], max(row["val_top1"] for row in rows)) != (result["last_top1"], result["best_top1"]):
         wrong.append("result.json and log.jsonl tell different top-1")
-    if not result.get("commit") or result["commit"].endswith("-dirty"):
-        wrong.append(f"commit: {result.get('commit')}, where only a clean checkout can be repeated")
+    for commit in (result.get("commit"), *result.get("resumed_by", [])):
+        if not commit or commit.endswith("-dirty"):
+            wrong.append(f"commit: {commit}, where only a clean checkout can be repeated")
     if result.get("restarts"):
         wrong.append(f"restarts: {len(result['restarts'])}, after which it went on with a lower lr")
     wrong += [f"{key}: missing in result.json" for key in ("versions", "hardware", "command") if not result.get(key)]

@@ -1,38 +1,50 @@
 """Measure this project against others and itself, interleaved, and keep the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
-       python scripts/bench.py peers        images/s and memory of whole programs: this app, timm's, torchvision's loop
+       python scripts/bench.py peers        images/s and memory of this app, timm's script, torchvision's; a bare step
        python scripts/bench.py optimizer    a step over ResNet-50's 161 tensors: SGD, LARS by each path, timm's Lars
        python scripts/bench.py data         images/s of the input pipeline against torchvision's reference and DALI
+       python scripts/bench.py seams        how long training waits at the ends of an epoch and of its evaluation
        python scripts/bench.py index        the index of 1,331,167 images: time to make and to open it, memory
        python scripts/bench.py checkpoint   images/s with and without checkpoints, how long a step is held
        python scripts/bench.py plan         images/s on one and two gloo processes of a core, against what plan.py says
-Each writes results/benchmarks/<name>.json and prints a table. Let nothing else run meanwhile.
+Each writes results/benchmarks/<name>.json and prints a table. Let nothing else run meanwhile. A checkout with changes
+that are not committed is refused: nobody could repeat its figures.
 """
 
 import argparse
 import importlib
+import sys
+
+from scripts.benchmarks.figures import clean_commit
+from train.errors import UserError, print_error
 
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
     "train": ("training", 15),
-    "peers": ("peers", 3),
+    "peers": ("peers", 5),
     "optimizer": ("optimizer", 150),
     "data": ("data", 7),
+    "seams": ("seams", 7),
     "index": ("index", 3),
     "checkpoint": ("checkpoint", 4),
     "plan": ("planning", 5),
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--rounds", type=int, help="counted rounds of each, in turn")
     arguments = parser.parse_args()
+    try:
+        clean_commit()  # before anything is measured
+    except UserError as error:
+        return print_error(error)
     module, rounds = BENCHMARKS[arguments.what]
     importlib.import_module(f"scripts.benchmarks.{module}").measure(arguments.rounds or rounds)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

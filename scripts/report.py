@@ -2,6 +2,7 @@
 
 Usage: python scripts/report.py [--check]      (--check writes nothing, and fails when that would change)
 
+--check also fails when a record names a commit that is not in the history, or had changes that were not committed.
 Pictures are drawn again only when their data, the CSV file beside each, have changed.
 """
 
@@ -9,19 +10,22 @@ import argparse
 import sys
 
 from scripts.records import ROOT
-from scripts.reporting import boards, costs, fractals, imagenet, tables, trust_ratios
+from scripts.reporting import boards, costs, fractals, imagenet, mlperf, provenance, tables, trust_ratios
 from train.errors import UserError, print_error
 
-PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *costs.PLOTS]
+PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
     ("README.md", "table"): tables.main_table,
     ("lars/README.md", "benchmark"): tables.optimizer_table,
     ("docs/data.md", "benchmark"): tables.data_table,
+    ("docs/data.md", "index"): tables.index_sentence,
     ("README.md", "plan"): tables.plan_table,
     ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
+    ("results/README.md", "mlperf"): mlperf.systems_table,
+    ("results/README.md", "mlperf fits"): mlperf.curves_table,
     ("results/README.md", "rows"): tables.rows_table,
     ("results/README.md", "lr"): tables.lr_table,
     ("results/README.md", "best"): tables.best_table,
@@ -42,8 +46,26 @@ def rebuilt(text: str, name: str, content: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when something would change")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when something would change or cannot be traced"
+    )
     check = parser.parse_args().check
+    stale = rebuild(check)
+    if not check:
+        return 0
+    if stale:
+        print(f"not what the records say: {', '.join(stale)}; run python scripts/report.py", file=sys.stderr)
+    history = provenance.history()
+    if history is None:
+        print("the commits of records are not looked up: this copy has no whole git history", file=sys.stderr)
+    untraced = provenance.faults(history)
+    for line in untraced:
+        print(f"cannot be traced: {line}", file=sys.stderr)
+    return 1 if stale or untraced else 0
+
+
+def rebuild(check: bool) -> list[str]:
+    """Write what is not as the records say, unless this is a ``check``; the names of those files."""
     stale = []
     for (name, table), content in TABLES.items():
         path = ROOT / name
@@ -69,10 +91,7 @@ def main() -> int:
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-    if check and stale:
-        print(f"not what the records say: {', '.join(stale)}; run python scripts/report.py", file=sys.stderr)
-        return 1
-    return 0
+    return stale
 
 
 if __name__ == "__main__":

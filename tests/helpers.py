@@ -36,7 +36,7 @@ MAIN = ROOT / "train" / "main.py"
 
 # 512 training and 168 validation images of 8 classes: 4 steps an epoch
 SMALL = [
-    "data.classes=8", "data.train_per_class=64", "data.val_per_class=21",
+    "data.classes=8", "data.train_per_class=64", "data.val_per_class=21", "data.report_per_class=3",
     "batch.total=128", "batch.micro=32", "precision=fp32",
 ]  # fmt: skip
 
@@ -63,16 +63,20 @@ def train_here(folder: Path, *overrides: str) -> Path:
 
 def build(rank: int, size: int, port: int, *overrides: str) -> tuple[World, Data, Plan, nn.Module, Config]:
     """The app's own parts on one of ``size`` processes."""
+    world, config = join(rank, size, port), compose(*SMALL, *overrides)
+    data = open_data(config.data)
+    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+
+
+def join(rank: int, size: int, port: int) -> World:
+    """The process group of ``size`` processes on this machine, each with one thread."""
     if size > 1:
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
             MASTER_ADDR="localhost", MASTER_PORT=str(port),
         )  # fmt: skip
     torch.set_num_threads(1)
-    config = compose(*SMALL, *overrides)
-    world = World.join() if size > 1 else World()
-    data = open_data(config.data)
-    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+    return World.join() if size > 1 else World()
 
 
 class Contents:
@@ -91,9 +95,10 @@ class Contents:
 def fractals_config(**changes: object) -> fractals.Config:
     """A tiny data set: 3 classes of 4 and 2 images."""
     small = {
-        "name": "fractals", "root": None, "batch_divisor": 8, "micro": 512, "workers": 0,
+        "name": "fractals", "root": None, "batch_divisor": 8, "micro": 32, "workers": 0,
         "mean": [0.5] * 3, "std": [0.25] * 3,
-        "classes": 3, "train_per_class": 4, "val_per_class": 2, "size": 32, "shift": 2,
+        "classes": 3, "train_per_class": 4, "val_per_class": 2, "report_per_class": 2, "split": "selection",
+        "size": 32, "shift": 2,
         "progressive": ProgressiveConfig(start=None, epochs=[0, 60], multiple=8),
     }  # fmt: skip
     return fractals.Config(**{**small, **changes})  # type: ignore[arg-type]

@@ -61,6 +61,12 @@ def another_value(run: Path, key: str, value: object) -> None:
     (run / "config.yaml").write_text(OmegaConf.to_yaml(settings))
 
 
+def every_second_epoch(run: Path) -> None:
+    another_value(run, "evaluate_every", 2)
+    path = run / "log.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1::2]))
+
+
 def one_row_less(run: Path) -> None:
     path = run / "log.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
@@ -76,8 +82,10 @@ def one_row_less(run: Path) -> None:
         (lambda run: another_value(run, "batch.micro", 128), "batch.micro=128, not 64"),
         (lambda run: change(run, train_images=1_281_166), "not .1281167, 50000, 1000."),
         (one_row_less, "89 evaluations, not one after each of 90 epochs"),
+        (every_second_epoch, "no record of batch=8k: log.jsonl: 45 evaluations, not one after each of 90 epochs"),
         (lambda run: change(run, last_top1=75.0), "tell different top-1"),
         (lambda run: change(run, commit="0123-dirty"), "commit: 0123-dirty, where only a clean checkout"),
+        (lambda run: change(run, resumed_by=["0123-dirty"]), "commit: 0123-dirty, where only a clean checkout"),
         (lambda run: change(run, hardware=None), "hardware: missing"),
         (lambda run: change(run, restarts=[{"diverged_at": 9}]), "restarts: 1, after which it went on with a lower lr"),
         (lambda run: another_value(run, "data.on_bad_image", "skip"), "data.on_bad_image=skip, not stop"),

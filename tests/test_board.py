@@ -92,7 +92,7 @@ def test_an_attempt_that_saved_nothing_leaves_nothing_behind(tmp_path: Path):
 def test_committed_boards_show_what_the_records_say():
     names = set()
     for path in boards.boards():
-        shown, record = board(path.parent), ROOT / "results/fractals/rows" / path.parent.name
+        shown, record = board(path.parent), ROOT / "results/fractals-v1/rows" / path.parent.name
         names.add(path.parent.name.rsplit("-", 1)[0])
         rows = [json.loads(line) for line in (record / "log.jsonl").read_text().splitlines()]
         assert [e.step for e in shown.Scalars("validation/top1")] == [row["images"] for row in rows]

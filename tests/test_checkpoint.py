@@ -1,6 +1,7 @@
 """Checkpoints: complete or absent, verified, and written while training continues."""
 
 import os
+import threading
 import time
 from pathlib import Path
 from unittest import mock
@@ -36,7 +37,33 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_later_changes_are_no
     assert checkpoint.load_newest(tmp_path)[0]["model"]["w"].sum() == 0
 
 
-real = checkpoint.to_bytes
+def test_a_save_never_waits_for_the_one_before_and_the_latest_best_is_kept(tmp_path: Path):
+    writer, disk = checkpoint.CheckpointWriter(tmp_path, keep=2), threading.Event()
+    with mock.patch.object(checkpoint, "write_whole", lambda *given: (disk.wait(60), write_whole(*given))):
+        for step in range(1, 4):
+            # in a thread of its own, so that a wait is a failure and not a hang
+            saving = threading.Thread(target=lambda step=step: writer.save(step, {"step": step}, best=True))
+            saving.start()
+            saving.join(20)
+            assert not saving.is_alive()
+        disk.set()
+        writer.wait()
+    (best,) = checkpoint.newest_first(tmp_path)
+    assert checkpoint.load(best) == {"step": 3}
+
+
+def test_an_error_of_the_disk_is_raised_by_the_next_call(tmp_path: Path):
+    writer = checkpoint.CheckpointWriter(tmp_path, keep=2)
+    with mock.patch.object(checkpoint, "write_whole", side_effect=OSError(28, "No space left on device")):
+        writer.save(1, {"step": 1})
+        with pytest.raises(OSError, match="No space left"):
+            writer.wait()
+    writer.save(2, {"step": 2})
+    writer.wait()
+    assert checkpoint.load_newest(tmp_path)[0] == {"step": 2}
+
+
+real, write_whole = checkpoint.to_bytes, checkpoint.write_whole
 
 
 def test_what_a_kill_left_half_written_is_cleared_away(tmp_path: Path):

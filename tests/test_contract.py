@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_name_says_what_ran(run: Path):
     assert run.name == (
-        "fractals-resnet8-256-sgd-seed7-batch.micro=32-batch.total=128-data.classes=8"
+        "fractals-resnet8-256-sgd-seed7-batch.total=128-data.classes=8"
         "-data.train_per_class=64-data.val_per_class=21-epochs=2-precision=fp32"
     )
 
@@ -88,6 +88,13 @@ def test_evaluate_prints_one_json_line_and_touches_no_run_folder(run: Path, app:
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_report_split_is_scored_once_training_has_ended_and_on_request(run: Path, app: App):
+    result = json.loads((run / "result.json").read_text())
+    scores = json.loads(app(*SMALL, f"evaluate={run / 'weights.pt'}", "data.split=report").stdout)
+    assert (scores["val_top1"], scores["val_loss"]) == (result["report_top1"], result["report_loss"])
+    assert scores["images"] == 8 * 3
+
+
 def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
     app(*SMALL, "epochs=2", "max_steps=4", "name=run")
     (checkpoint,) = (tmp_path / "runs/run/checkpoints").glob("step-*.pt")
@@ -111,6 +118,8 @@ def test_the_summary_says_that_this_is_not_imagenet_and_how_it_was_scaled(app: A
     said = app("batch=256", "optimizer=lars", "max_steps=1", "epochs=1", *shape).stdout
     assert "NOT ImageNet" in said and "preset 256 of 256 / 8: scaled down with the data" in said
     assert "not published" in said
+    # ImageNet's 1,281,167 images are 1,251.1 times these 1,024
+    assert "updates   32, each of 3.1 % of the training images" in said and "as many at batch 40,036" in said
     short = app("batch=8k", "max_steps=1", "epochs=1", *shape).stdout
     assert "THE RUN ENDS INSIDE THE WARM-UP" in short
 

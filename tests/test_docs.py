@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers import ROOT
 
-RECORDS = sorted((ROOT / "results" / "fractals").glob("*/*/result.json"))
+RECORDS = sorted((ROOT / "results").glob("fractals*/*/*/result.json"))
 
 
 def test_ci_runs_the_test_command_of_the_readme():

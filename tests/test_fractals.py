@@ -15,7 +15,7 @@ import torch
 from tests.helpers import fractals_config
 from train.data import fractals, ifs, randomness
 from train.data.kinds import open_data
-from train.data.sources import open_sources
+from train.errors import UserError
 from train.processes.world import World
 
 
@@ -31,9 +31,10 @@ def test_fractal_classes_are_contractive_and_fill_enough_and_their_images_differ
 
 def test_default_fractals_have_the_committed_pixels(tmp_path):
     """The first class of the default data set, whose images do not depend on the other classes."""
-    root = fractals.provide(fractals_config(classes=1, train_per_class=4, root=str(tmp_path / "f")))
-    pixels = fractals.decoded(open_sources(root)[0])
-    assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "83c82bc32184e32a"
+    root = fractals.provide(fractals_config(classes=1, train_per_class=4, size=16, root=str(tmp_path / "f")))
+    pixels, labels = fractals.read(root / "train", 16)
+    assert labels.tolist() == [0] * 4
+    assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "04c2cfd2b09d8c3e"
 
 
 def test_noise_has_the_stated_spread():
@@ -65,8 +66,28 @@ if __name__ == "__main__":
     assert len(list(root.glob("train/*/*.jpg"))) == 8000 and not unfinished.exists()
 
 
-def test_another_training_count_leaves_the_validation_images_as_they_are():
+def test_another_training_count_leaves_the_images_of_the_other_splits_as_they_are():
     few, many = (open_data(fractals_config(train_per_class=n)) for n in (2, 3))
     assert few.fingerprint != many.fingerprint
-    a, b = (next(d.make_loader(World(), 0).validation_batches())[0] for d in (few, many))
-    assert torch.equal(a, b)
+    for batches in (lambda d: d.make_loader(World(), 0).validation_batches(), lambda d: d.report_batches(World())):
+        a, b = (next(iter(batches(data)))[0] for data in (few, many))
+        assert torch.equal(a, b)
+
+
+def test_no_image_is_in_two_splits():
+    data = fractals_config(classes=2, train_per_class=8, val_per_class=8, report_per_class=8)
+    splits = [fractals.read(fractals.provide(data) / split, 32)[0] for split in fractals.SPLITS]
+    assert len({image.tobytes() for images in splits for image in images}) == 48
+
+
+def test_images_of_another_size_than_configured_are_refused(tmp_path):
+    root = str(fractals.provide(fractals_config(root=str(tmp_path / "f"))))
+    with pytest.raises(UserError, match="is 32x32, not data.size=16: give that size, or another data.root"):
+        open_data(fractals_config(root=root, size=16))
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    root = fractals.provide(fractals_config(root=str(tmp_path / "f")))
+    (root / "val/0001/00000.jpg").write_bytes(b"no JPEG")
+    with pytest.raises(UserError, match="cannot read .*val/0001/00000.jpg: remove the folder"):
+        open_data(fractals_config(root=str(root)))

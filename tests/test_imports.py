@@ -13,21 +13,27 @@ from tests.helpers import ROOT
 ROOMS: dict[str, set[str]] = {
     "scripts.slurm": set(),
     "scripts.add_record": {"scripts.records", "train.config", "train.data", "train.keys", "train.errors"},
+    "scripts.mlperf_runs": {"scripts.records", "train.errors"},
     "scripts.report": {"scripts.reporting", "scripts.records", "train.errors"},
-    "scripts.bench": {"scripts.benchmarks"},
+    "scripts.bench": {"scripts.benchmarks", "train.errors"},
     "scripts.plan": {"scripts.reporting", "scripts.estimate", "train.config", "train.errors"},
     "scripts.experiments": {"scripts.matrix", "scripts.records", "train.cores", "train.errors"},
     "scripts.rehearsal": {"scripts.records", "train.config", "train.data"},
     "scripts.soak": {"scripts.records", "train.output", "train.errors"},
     "scripts.check_data": {"train.data", "train.cores", "train.errors"},
+    "scripts.gpu_check": {"scripts.gpu", "train.output", "train.errors"},
+    "scripts.gpu": {
+        "scripts.benchmarks", "scripts.records", "train.main", "train.app", "train.config", "train.data",
+        "train.engine", "train.processes", "train.resnet", "train.plan", "lars",
+    },
     "scripts.benchmarks": {
         "scripts.pack", "scripts.estimate", "train.app", "train.config", "train.data", "train.engine", "train.output",
-        "train.processes", "train.plan", "train.cores", "lars",
+        "train.processes", "train.plan", "train.cores", "train.errors", "lars",
     },
     "scripts.pack": {"train.output", "train.data", "train.cores", "train.errors"},
     "scripts.reporting": {
-        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.keys",
-        "train.errors",
+        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.data",
+        "train.keys", "train.errors",
     },
     "scripts.estimate": {
         "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
@@ -40,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "train.app": {
         "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",
-        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
+        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.cores", "train.keys",
+        "train.errors",
     },
     "train.description": {"train.config", "train.output", "train.data", "train.plan"},
     "train.config": {
@@ -68,6 +75,7 @@ ONLY = {("train.output", "train.engine"): {"train.engine.logger"}}
 ONLY |= {
     ("train.engine", "train.data"): {"train.data.loader"},
     ("scripts.records", "train.data"): {"train.data.fractals"},
+    ("scripts.reporting", "train.data"): {"train.data.dataset"},
 }
 
 

@@ -20,6 +20,7 @@ from train.keys import Key, check_bounds, free_on_resume, leaves, result_setting
         (Key(least=0, below=1), 0.9, 1, r"must be in \[0, 1\)"),
         (Key(one_of=("a", "b")), "b", "c", "is not one of a, b"),
         (Key(ascending=True), [0, 2], [2, 2], "must be epochs in ascending order"),
+        (Key(ascending=True), [3], "/root", "must be epochs in ascending order"),
         (Key(), 1e9, math.inf, "is not a finite number"),
         (Key(least=1), None, 0, "must be at least 1"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from tests.helpers import SMALL, App, assert_same_run, rows, train_here
 from train import app
@@ -16,7 +17,7 @@ from train.config.schema import Config
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.finite import FiniteCheck
 from train.engine.step import Step
-from train.errors import Diverged, Stopped
+from train.errors import Diverged, Stopped, UserError
 from train.output import checkpoint
 from train.processes.signals import StopRequest
 from train.processes.world import World
@@ -59,18 +60,40 @@ def test_a_stop_while_evaluating_is_saved_and_the_evaluation_is_made_again(tmp_p
     assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 
+def test_with_evaluate_every_there_is_a_row_after_so_many_epochs_and_after_the_last(tmp_path: Path):
+    every_epoch = train_here(tmp_path / "every", *SMALL, "epochs=3", "log.layers_every_epochs=1")
+    chosen = [*SMALL, "epochs=3", "log.layers_every_epochs=1", "evaluate_every=2", "name=run", f"runs_dir={tmp_path}"]
+    # in the middle of an epoch, at the end of one that is not evaluated, and of one that is
+    for stop in (2, 4, 8):
+        application.train(compose(*chosen, f"max_steps={stop}"), World(), StopRequest(), "test")
+    application.train(compose(*chosen), World(), StopRequest(), "test")
+    run = tmp_path / "run"
+    assert [row["epoch"] for row in rows(run)] == [2, 3]
+    same = ("epoch", "step", "images", "lr", "val_loss", "val_top1", "val_top5")
+    expected = {row["epoch"]: row for row in rows(every_epoch)}
+    for row in rows(run):
+        assert all(row[key] == expected[row["epoch"]][key] for key in same)
+    mean = (expected[1]["train_loss"] + expected[2]["train_loss"]) / 2
+    assert rows(run)[0]["train_loss"] == pytest.approx(mean)
+    assert (run / "layers.csv").read_text() == (every_epoch / "layers.csv").read_text()
+    weights = [torch.load(folder / "weights.pt") for folder in (run, every_epoch)]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+    with pytest.raises(UserError, match="evaluate_every was 2, now 1"):
+        application.train(compose(*chosen, "evaluate_every=1"), World(), StopRequest(), "test")
+
+
 @contextmanager
 def poisoned(above: float, at: int) -> Iterator[list[float]]:
     """Gradients of step ``at`` are NaN while its lr is above ``above``; the lr of each such step."""
     record, seen = FiniteCheck.record, []
 
-    def spoil(self, step, loss):
+    def spoil(self, step, loss, scale):
         lr = lrs[-1]
         if step == at and lr > above:
             seen.append(lr)
             for p in self._parameters[3:5]:
                 p.grad.fill_(float("nan"))
-        record(self, step, loss)
+        record(self, step, loss, scale)
 
     call, lrs = Step.__call__, []
     with (
@@ -113,7 +136,13 @@ def test_divergence_ends_with_exit_code_3_and_keeps_the_last_good_checkpoint(app
     assert diverged.returncode == 3 and "Traceback" not in diverged.stderr
     last = diverged.stderr.splitlines()[-1]
     assert "error: diverged at step 1 with lr 1" in last and "gradient of conv1.weight" in last
-    assert checkpoint.newest_first(tmp_path / "runs" / "run" / "checkpoints")[0].name.startswith("step-000000001-")
+    run = tmp_path / "runs" / "run"
+    assert checkpoint.newest_first(run / "checkpoints")[0].name.startswith("step-000000001-")
+    record = json.loads((run / "diverged.json").read_text())
+    assert (record["diverged_at"], f"error: {record['message']}") == (1, last) and "optimizer.lr=1e30" in record[
+        "command"
+    ]
+    assert {"commit", "resumed_by", "versions", "hardware", "data_fingerprint"} < record.keys()
 
 
 def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tmp_path):
@@ -135,7 +164,7 @@ def test_a_run_resumed_before_a_due_evaluation_makes_it_and_goes_on(app: App, tm
 
 
 def test_the_best_checkpoint_is_of_the_first_evaluation_with_the_highest_top1(tmp_path: Path):
-    scores = iter([Scores(top1, 100.0, 1.0, 168) for top1 in (30.0, 50.0, 50.0, 40.0)])
+    scores = iter([Scores(top1, 100.0, 1.0, 168) for top1 in (30.0, 50.0, 50.0, 40.0, 40.0)])
     call = Evaluation.__call__
     with mock.patch.object(Evaluation, "__call__", lambda *given: (call(*given), next(scores))[1]):
         run = train_here(tmp_path, *SMALL, "epochs=4")

@@ -1,5 +1,7 @@
 """The loader of small images."""
 
+from unittest import mock
+
 import numpy as np
 import torch
 
@@ -47,3 +49,20 @@ def test_memory_loader_shifts_by_at_most_two_pixels_and_flips():
     assert len(seen) > 35
     x, y = next(batches.validation_batches())
     assert torch.equal(x.round().byte().permute(0, 2, 3, 1), torch.from_numpy(images)) and y.tolist() == list(range(16))
+
+
+def test_on_a_gpu_the_images_stay_there_and_nothing_is_read_on_the_host():
+    """Meta tensors have no values: whatever would read one on the host raises."""
+    place = World()
+    place.device = torch.device("meta")
+    images, labels = np.zeros((2100, 32, 32, 3), dtype=np.uint8), np.zeros(2100, dtype=np.int64)
+    config = fractals_config()
+    pinned: list[torch.Tensor] = []
+    with mock.patch.object(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self):
+        loader = MemoryLoader((images, labels), (images, labels), config, config.shift, place, 0)
+        batches = list(loader.training_batches(Plan(700, 700, 1, 1, 2100, 1), 0, 0))
+        evaluation = list(loader.validation_batches())
+    assert [(x.shape, x.device.type, y.device.type) for x, y in batches] == [((700, 3, 32, 32), "meta", "meta")] * 3
+    assert [len(y) for _, y in evaluation] == [1024, 1024, 52]
+    # an index that is not pinned, or stays on the host, makes the host wait
+    assert len(pinned) == 6

@@ -160,6 +160,18 @@ def test_a_resumed_run_goes_on_in_its_log_as_if_nothing_had_been(real: Path, tmp
     assert (run / "mlperf.log").read_text().startswith(begun)
 
 
+def test_a_block_has_as_many_epochs_as_there_are_to_the_next_evaluation(tmp_path: Path):
+    for stop in ("max_steps=50", "epochs=5"):
+        path = train(tmp_path, "evaluate_every=2", stop)
+    log = events(path)
+    reached = [event["metadata"]["epoch_num"] for event in log if event["key"] == "eval_accuracy"]
+    blocks = [event["metadata"] for event in log if event["key"] == "block_start"]
+    ends = [event["metadata"]["first_epoch_num"] for event in log if event["key"] == "block_stop"]
+    expected = [(1, 2), (3, 2), (5, 1)][: len(reached)]
+    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == expected
+    assert ends == [first for first, _ in expected] and reached == [2, 4, 5][: len(reached)] != []
+
+
 def test_a_log_that_would_lack_the_runs_beginning_is_refused(tmp_path: Path):
     train(tmp_path, "max_steps=2", "mlperf_log=false")
     with pytest.raises(UserError, match="does not hold this run from its beginning: resume without mlperf_log=true"):
@@ -180,7 +192,7 @@ def test_after_a_step_back_with_a_lower_lr_the_log_is_closed(tmp_path: Path):
     log.rewind(0, 0)
     before = path.read_text()
     later = MLPerfLogger(path, 0, {})
-    later.training(2)
+    later.training(2, 2)
     later.row({"epoch": 2, "val_top1": 80.0})
     assert path.read_text() == before and '"status": "aborted"' in before
 
@@ -215,7 +227,7 @@ def test_the_convergence_checker_accepts_the_reference_mean_and_refuses_half_of_
         for i in range(5):
             facts = {"submission_org": "SYNTHETIC, made by a test", "submission_benchmark": "resnet"}
             log = MLPerfLogger(folder / f"result_{i}.txt", None, {**facts, "global_batch_size": batch})
-            log.training(epochs)
+            log.training(1, epochs)
             log.evaluating(epochs)
             log.row({"epoch": epochs, "val_top1": 76.0})
         passed, said, _ = rcp_checker.check_directory(

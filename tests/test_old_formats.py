@@ -13,7 +13,9 @@ from tests.helpers import App, rows
 from train.output import checkpoint
 
 V01 = Path(__file__).parent / "fixtures" / "v0.1"
+# on 0.1's own images, which another formula drew, at the sizes that were its defaults
 SETTINGS = [
+    f"data.root={V01 / 'fractals'}", "data=fractals", "data.size=32", "data.micro=512",
     "batch=32k", "data.classes=4", "data.train_per_class=16", "data.val_per_class=5", "batch.total=16", "batch.micro=8",
     "precision=fp32", "epochs=3", "optimizer.momentum_form=caffe", "optimizer.lr=5", "name=run",
 ]  # fmt: skip
@@ -30,6 +32,8 @@ def test_a_run_of_0_1_is_resumed_within_its_epoch_and_ends_as_0_1_ended_it(app: 
     shutil.copytree(V01 / "run", tmp_path / "runs/run")
     done = app(*SETTINGS)
     assert done.returncode == 0 and "after step 6" in done.stdout, done.stderr
+    # nobody knows which commit began it
+    assert json.loads((tmp_path / "runs/run/result.json").read_text())["commit"] is None
     shutil.copy(V01 / "finished.jsonl", tmp_path / "log.jsonl")
     assert_close(rows(tmp_path / "runs/run"), rows(tmp_path))
 

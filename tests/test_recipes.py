@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from scripts import matrix
+from scripts.reporting.mlperf import best_systems
 from tests.helpers import rows
 from train import app
 from train.config.compose import compose
@@ -37,14 +38,19 @@ PUBLISHED = {
         "4k": (4096, 10, 5, 47, 2e-4, 0.9),
         "8k": (8192, 17, 5, 44, 2e-4, 0.9),
         "16k": (16384, 22, 9, 48, 2e-4, 0.9),
+        "20k": (20480, 22, 12, 52, 2.5e-5, 0.9),
         "32k": (32768, 21.2, 16, 58, 2.5e-5, 0.94),
+        "40k": (40448, 19.4, 24, 70, 1e-4, 0.95),
         "48k": (49152, 19.405, 24, 71, 1e-4, 0.951807),
+        "56k": (57344, 23, 32, 78, 2.5e-5, 0.95),
         "64k": (65536, 24.699, 31, 90, 1e-4, 0.951807),
     },
     "goyal": {
         "256": (256, 0.1, 0, 90, 1e-4, 0.9),
         "4k": (4096, 1.6, 5, 90, 1e-4, 0.9),
         "8k": (8192, 3.2, 5, 90, 1e-4, 0.9),
+        "16k": (16384, 6.4, 5, 90, 1e-4, 0.9),
+        "32k": (32768, 12.8, 5, 90, 1e-4, 0.9),
     },
     "nesterov": {
         "256": (256, 0.1, 5, 90, 1e-4, 0.9),
@@ -127,6 +133,21 @@ def test_on_fractals_the_batch_is_an_eighth_and_only_the_lr_of_sgd_follows():
         assert c.schedule.warmup_epochs == warmup and c.model.name == "resnet8"
 
 
+@pytest.mark.parametrize(("preset", "epochs"), [("20k", 52), ("40k", 70), ("56k", 78)])
+def test_large_presets_of_mlperf_have_the_settings_of_the_best_system_of_their_batch(preset: str, epochs: int):
+    config = compose("data=imagenet", "recipe=mlperf", f"batch={preset}")
+    (row,) = (r for r in best_systems() if int(r["batch"]) == config.batch.total)
+    ours = (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay,
+            config.schedule.warmup_epochs, config.epochs, config.batch.micro)  # fmt: skip
+    keys = ("lr", "momentum", "weight_decay", "warmup_epochs", "decay_steps", "bn_span")
+    assert ours == pytest.approx(tuple(float(row[key]) for key in keys)) and config.epochs == epochs
+
+
+# of mlperf, without a run on fractals
+NOT_RUN = ("20k", "40k", "56k")
+
+
 def test_the_experiments_take_each_recipe_at_every_batch_that_it_publishes():
     others = {recipe: tuple(batches) for recipe, batches in PUBLISHED.items() if recipe != "torchlars"}
+    others["mlperf"] = tuple(batch for batch in others["mlperf"] if batch not in NOT_RUN)
     assert matrix.RECIPES == others

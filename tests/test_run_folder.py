@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import MAIN, SMALL, App
 from train.app import open_folder
 from train.config.compose import compose
-from train.errors import UserError
+from train.errors import Diverged, UserError
 
 
 def test_a_finished_run_says_so_and_exits_0(app: App, tmp_path, uninterrupted):
@@ -42,6 +42,14 @@ def test_a_folder_in_use_is_refused_naming_the_process(app: App, tmp_path):
     finally:
         first.kill()
         first.wait()
+
+
+def test_what_a_diverged_attempt_left_is_gone_when_the_run_goes_on(tmp_path):
+    folder = open_folder(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))
+    folder.mark(Diverged(3, "diverged at step 3"))
+    (folder.path / "diverged.json").touch()
+    folder.mark(None)
+    assert {path.name for path in folder.path.iterdir()} == {"lock", "config.yaml"}
 
 
 @pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("result.json", "{")])

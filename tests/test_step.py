@@ -11,6 +11,7 @@ from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.processes.world import World
 from train.resnet import resnet8
 
@@ -39,15 +40,17 @@ def micro_batches() -> list[MicroBatch]:
 
 def connected(model: nn.Module, count: int, device: str = "cpu", optimizer: Optimizer | None = None) -> Step:
     """A step of ``count`` micro-batches; without an ``optimizer`` it is SGD's."""
-    world = World()
+    world, precision = World(), Precision(torch.device(device))
     return Step(
         model=model,
         optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.0),
-        statistics=RunningStatistics(model, world),
+        statistics=RunningStatistics(model, world, count),
+        votes=StopVotes(world, lambda: False, count),
         world=world,
-        precision=Precision(torch.device(device)),
+        precision=precision,
         label_smoothing=SMOOTHING,
         micro_batches=count,
+        scaler=precision.scaler(),
     )
 
 

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.helpers import App, image_folder, picture
 from train.config.compose import compose
 from train.data import imagenet
+from train.data import loader as loader_module
 from train.data.kinds import open_data
 from train.data.loader import MicroBatch
 from train.errors import UserError
@@ -76,6 +78,32 @@ def test_images_are_the_same_whatever_the_number_of_workers(settings):
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(none, two, strict=True))
     assert none[0][0].shape == (6, 3, 224, 224) and none[0][0].is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(none[0][0], batches(settings, 0, epoch=1)[0][0])
+
+
+def equal(a: list[MicroBatch], b: list[MicroBatch]) -> bool:
+    pairs = [pair for one, two in zip(a, b, strict=True) for pair in zip(one, two, strict=True)]
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_workers_read_ahead_past_the_ends_of_epochs_and_of_evaluations(settings, monkeypatch: pytest.MonkeyPatch):
+    data, plan = open_data(settings), Plan(12, 6, 2, 1, 24, epochs=2)
+    settings.workers = 0
+    loader = data.make_loader(World(), 0)
+    training = [list(loader.training_batches(plan, epoch, 0)) for epoch in range(2)]
+    apart = [*training[0], *loader.validation_batches(), *training[1], *loader.validation_batches()]
+    # the 15 validation images are one batch, here in four pieces
+    monkeypatch.setattr("train.data.stream.VALIDATION_PIECE", 4)
+    settings.workers, drawn = 2, []
+    loader = data.make_loader(World(), 0)
+    requests = loader_module.run_requests(plan, 0, 0, 0, [(None, np.arange(15))], evaluate_first=False)
+    batches = loader.batches(drawn.append(epoch) or (epoch, indices) for epoch, indices in requests)
+    taken = [next(batches) for _ in range(4)]
+    assert drawn[4:] and drawn[4] is None
+    taken += [next(batches)]
+    assert drawn[5:] and drawn[5] == 1
+    taken += list(batches)
+    assert equal(taken, apart) and drawn == [0, 0, 0, 0, None, 1, 1, 1, 1, None]
+    loader.close()
 
 
 def test_minimal_crop_is_the_papers_in_torchvisions_words(settings):

@@ -1,10 +1,12 @@
 """One process and two take the same steps; a lost process is noticed."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from unittest import mock
@@ -15,9 +17,11 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts import soak
-from tests.helpers import MAIN, ROOT, SMALL, build, free_port, rows, spawn
+from tests.helpers import MAIN, ROOT, SMALL, build, free_port, join, rows, spawn
 from train import app
 from train.data import loader
+from train.processes.world import World
+from train.processes.world import _set_timeout as set_timeout
 from train.schedule import make_schedule
 
 STEPS = 5
@@ -35,8 +39,9 @@ def train_five_steps(rank: int, size: int, port: int, out: Path, fault: str) -> 
         forward.require_backward_grad_sync = False
     lr = make_schedule(settings.schedule, settings.optimizer.lr, plan)
     batches = data.make_loader(world, settings.seed)
-    seen_by = (lambda *a: loader.micro_batches(*a[:-1], 0)) if fault == "ranks see one rank's images" else None
-    with mock.patch("train.data.memory.micro_batches", seen_by or loader.micro_batches):
+    deal = loader.micro_batches
+    seen_by = (lambda *a: deal(*a[:-1], 0)) if fault == "ranks see one rank's images" else deal
+    with mock.patch("train.data.loader.micro_batches", seen_by):
         for number in range(STEPS):
             epoch, first = divmod(number, plan.steps_per_epoch)
             stream = batches.training_batches(plan, epoch, first)
@@ -76,6 +81,37 @@ def test_two_processes_take_the_same_five_lars_steps_as_one(alone, tmp_path):
 def test_the_comparison_with_one_process_finds(fault, alone, tmp_path):
     spawn(train_five_steps, 2, tmp_path, fault)
     assert difference(alone, torch.load(tmp_path / f"{fault}-2-0.pt")) > 1e-3
+
+
+def wait_alone(rank: int, size: int, port: int, out: Path) -> None:
+    """Rank 0 waits on a device for rank 1, which comes late; gloo stands for NCCL, which has the same interface."""
+    world = join(rank, size, port)
+    set_timeout(world.device, timedelta(seconds=1))
+    said = ""
+    if rank == 0:
+        with contextlib.suppress(RuntimeError):
+            world.total(torch.ones(1))
+            said = "waited"
+        (out / "said").write_text(said)
+    else:
+        while not (out / "said").exists():
+            time.sleep(0.1)
+    # the group is broken: its own timeout is 30 minutes
+    os._exit(0)
+
+
+def test_collectives_of_one_device_can_have_a_shorter_timeout_than_the_group(tmp_path: Path):
+    spawn(wait_alone, 2, tmp_path)
+    assert (tmp_path / "said").read_text() == ""
+
+
+@pytest.mark.parametrize(("visible", "index"), [(8, 3), (1, 0)])
+def test_a_process_takes_the_gpu_of_its_local_rank_or_the_only_one_that_it_sees(visible: int, index: int):
+    with (
+        mock.patch("torch.cuda.is_available", lambda: True),
+        mock.patch("torch.cuda.device_count", lambda: visible),
+    ):
+        assert World(rank=11, size=16, local_rank=3, local_size=8).device == torch.device("cuda", index)
 
 
 AFTER_LEAVING = """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,16 +21,17 @@ from train.data.kinds import open_data
 from train.description import description, mlperf_facts
 from train.engine.batchnorm import RunningStatistics
 from train.engine.ema import MovingAverage
-from train.engine.evaluation import Evaluation
+from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Loggers
 from train.engine.loop import Training
-from train.engine.precision import Precision, set_up_cudnn
+from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
-from train.output import checkpoint
+from train.output import checkpoint, environment
 from train.output.board import BoardLogger, opening
 from train.output.checkpoint import CheckpointWriter
 from train.output.layers import LayersLogger
@@ -37,7 +39,7 @@ from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
 from train.output.published_range import PublishedRange
-from train.output.result import write_result
+from train.output.result import write_diverged, write_result
 from train.output.rows import RowLogger
 from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
@@ -55,9 +57,10 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 @contextmanager
 def joined(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
-    set_up_cudnn()
+    set_up_cuda(config.precision)
     world = World.join(config.timeout_minutes)
     try:
+        world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
     except (Stopped, Diverged):
         # raised on every rank
@@ -80,8 +83,12 @@ def joined(config: Config) -> Iterator[World]:
 
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:
     """Train the run that ``config`` describes, from scratch or from its newest checkpoint."""
+    # before anything takes its time: the code that trains is the code that was read at the start
+    commit = environment.commit() if world.is_chief else None
     data = world.raise_together(lambda: open_data(config.data))
-    plan = world.raise_together(lambda: make_plan(config.batch, config.epochs, data.train_images, world.size))
+    plan = world.raise_together(
+        lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
+    )
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -93,17 +100,21 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if folder:
         step = state["position"]["step"] if state else None
-        print(f"{config.name}\n{description(config, plan, data, step)}\n  {'folder':<10}{folder.path}", flush=True)
+        said = description(config, plan, data, step, device_remark(config.precision, world.device))
+        print(f"{config.name}\n{said}\n  {'folder':<10}{folder.path}", flush=True)
+    # None stands for the first start of a run that an older version saved without its commit
+    commits = environment.with_commit(state.get("commits", [None]) if state else [], commit)
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
-    is_over = False
+    is_over, report = False, None
     try:
         with ExitStack() as stack:
-            training = connect(config, plan, data, world, stop, folder, log)
+            training = connect(config, plan, data, world, stop, folder, log, commits)
             stack.callback(training.loader.close)
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
             if folder and config.profile:
-                training.after_step = stack.enter_context(tracing(folder.path / "trace.json.gz", log.say))
+                trace = tracing(folder.path / "trace.json.gz", plan.accumulation, log.say)
+                training.before_micro_batch = stack.enter_context(trace)
             if state:
                 training.restore(state)
             elif config.on_divergence == "restart":
@@ -119,16 +130,22 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
                 except Diverged as diverged:
                     restart(training, config, folder, diverged)
             is_over = training.is_finished
+            if is_over and data.report_batches:
+                world.activity = "scoring the report split"
+                report = training.evaluate(data.report_batches(world))
     except (Stopped, Diverged) as ended:
         is_over = isinstance(ended, Diverged)
         ended.is_said_elsewhere = not world.is_chief
         if folder:
             folder.mark(ended)
+            if isinstance(ended, Diverged):
+                conditions = environment.conditions(plan.processes, command, commits)
+                write_diverged(folder.path, ended, data.fingerprint, conditions)
         raise
     finally:
         log.close(is_over)
     if folder and training.is_finished:
-        finish(folder, training, plan, data, command)
+        finish(folder, training, data, report, environment.conditions(plan.processes, command, commits))
     elif folder:
         speed = training.images_per_second
         since = f" at {speed:,.0f} images/s" if speed else ""
@@ -182,13 +199,14 @@ def connect(
     stop: StopRequest,
     folder: RunFolder | None,
     log: Loggers,
+    commits: Sequence[str | None] = (),
 ) -> Training:
-    """Build model, optimizer, schedule and loader, and connect them."""
+    """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints."""
     model = build_model(config, data.classes, world)
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
-        model.compile()
-    step = connect_step(config, plan, world, model)
+        compile_static(model, config, world)
+    step = connect_step(config, plan, world, model, stop.received)
     kind = KINDS[config.optimizer.name]
     return Training(
         model=model,
@@ -201,29 +219,33 @@ def connect(
         plan=plan,
         log=log,
         checkpoints=CheckpointWriter(folder.checkpoints, config.checkpoint.keep) if folder else None,
-        stop=stop.received,
         class_names=data.class_names,
-        identity={"data_fingerprint": data.fingerprint, "config": asdict(config)},
+        identity={"data_fingerprint": data.fingerprint, "config": asdict(config), "commits": list(commits)},
         log_every_steps=config.log.every_steps,
         layers_every_epochs=config.log.layers_every_epochs,
         layers_every_steps=config.log.layers_every_steps,
         save_every_seconds=60 * config.checkpoint.every_minutes,
         stop_at_top1=config.stop_at_top1,
         remark=remarks(config, data),
-        after_step=lambda: None,
+        before_micro_batch=lambda: None,
     )
 
 
-def connect_step(config: Config, plan: Plan, world: World, model: nn.Module) -> Step:
+def connect_step(
+    config: Config, plan: Plan, world: World, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
+) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
+    precision = Precision.named(config.precision, world.device)
     return Step(
         model=world.data_parallel(model),
         optimizer=make_optimizer(model, config.optimizer),
-        statistics=RunningStatistics(model, world),
+        statistics=RunningStatistics(model, world, plan.accumulation),
+        votes=StopVotes(world, asked_to_stop, plan.accumulation),
         world=world,
-        precision=Precision.named(config.precision, world.device),
+        precision=precision,
         label_smoothing=config.label_smoothing,
         micro_batches=plan.accumulation,
+        scaler=precision.scaler(),
     )
 
 
@@ -232,6 +254,18 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
     torch.manual_seed(config.seed)
     # channels last before DDP, whose buckets keep the strides
     return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
+
+
+def compile_static(model: nn.Module, config: Config, world: World) -> None:
+    """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
+    # each process would otherwise start as many compilers as the machine has cores
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(world.cores))
+    sizes = {config.data.progressive.size(config.data.size, epoch) for epoch in range(config.epochs)}
+    # past this limit torch would run the rest of the run uncompiled; a report split may be smaller than a batch
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 2)
+    # a shape that varies would make torch compile kernels for any shape, which are slower, and keep them
+    model.compile(dynamic=False)
 
 
 def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
@@ -263,17 +297,21 @@ def last_good_state(training: Training, folder: RunFolder | None) -> dict[str, A
     return checkpoint.load_newest(folder.checkpoints)[0]
 
 
-def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, command: str) -> None:
-    """Write the weights and the result, and print the final accuracy."""
+def finish(
+    folder: RunFolder, training: Training, data: Data, report: Scores | None, conditions: dict[str, Any]
+) -> None:
+    """Write the weights and the result, and print the final accuracy; ``report``: the scores of the third split."""
     position = training.position
     reached = {
         "best_top1": position.best_top1,
         "last_top1": position.last_top1,
+        "report_top1": report.top1 if report else None,
+        "report_loss": report.loss if report else None,
         "steps": position.step,
         "seconds": round(position.seconds, 1),
         "restarts": position.restarts,
         "reached_top1": training.stop_at_top1 if training.has_reached_top1 else None,
-        "dropped_images_per_epoch": plan.dropped,
+        "dropped_images_per_epoch": training.plan.dropped,
         "data": data.remark,
         "train_images": data.train_images,
         "val_images": data.val_images,
@@ -281,8 +319,10 @@ def finish(folder: RunFolder, training: Training, plan: Plan, data: Data, comman
         "data_fingerprint": data.fingerprint,
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
-    write_result(folder.path, training.evaluate.model, reached, plan.processes, command)
-    print(f"finished: {position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %), in {folder.path}")
+    write_result(folder.path, training.evaluate.model, reached, conditions)
+    on_report = f"; {report.top1:.2f} % on the report split" if report else ""
+    scores = f"{position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %{on_report})"
+    print(f"finished: {scores}, in {folder.path}")
 
 
 def evaluate_file(config: Config, world: World) -> None:
@@ -304,9 +344,14 @@ def evaluate_file(config: Config, world: World) -> None:
             ) from error
 
     world.raise_together(load)
-    loader = data.make_loader(world, config.seed)
-    scores = Evaluation(model, world, Precision.named(config.precision, world.device))(loader.validation_batches())
-    loader.close()
+    evaluation = Evaluation(model, world, Precision.named(config.precision, world.device))
+    if config.data.split == "report":
+        assert data.report_batches
+        scores = evaluation(data.report_batches(world))
+    else:
+        loader = data.make_loader(world, config.seed)
+        scores = evaluation(loader.validation_batches())
+        loader.close()
     if world.is_chief:
         scored = {"val_top1": scores.top1, "val_top5": scores.top5, "val_loss": scores.loss, "images": scores.images}
         print(json.dumps(scored))

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from train.config.schema import Config
-from train.data.dataset import Data
+from train.data.dataset import ILSVRC_2012, Data
 from train.output import environment
 from train.plan import Plan
 
 
-def description(config: Config, plan: Plan, data: Data, resumed_step: int | None = None) -> str:
+def description(
+    config: Config, plan: Plan, data: Data, resumed_step: int | None = None, device_remark: str = ""
+) -> str:
     """The lines from which a reader of the log learns what ran, and that it is not something else."""
     warmup_epochs = config.schedule.warmup_epochs
     lines = {
@@ -25,6 +27,12 @@ def description(config: Config, plan: Plan, data: Data, resumed_step: int | None
         f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
         "model": f"{config.model.name}, {config.precision}",
     }
+    if not data.is_ilsvrc:
+        images, _, _ = ILSVRC_2012
+        lines["updates"] = (
+            f"{plan.steps:,}, each of {100 * plan.total / data.train_images:.2g} % of the training images: "
+            f"ImageNet has as many at batch {plan.total * images / data.train_images:,.0f}"
+        )
     if 0 < config.epochs <= warmup_epochs:
         lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
     if config.ema:
@@ -33,6 +41,8 @@ def description(config: Config, plan: Plan, data: Data, resumed_step: int | None
         lines["ends"] = f"after the evaluation that reaches {config.stop_at_top1:g} % top-1"
     if plan.dropped:
         lines["dropped"] = f"the last {plan.dropped:,} images of each epoch's order, which do not fill a batch"
+    if device_remark:
+        lines["device"] = device_remark
     if resumed_step is not None:
         lines["resumed"] = f"after step {resumed_step:,}"
     return "\n".join(f"  {name:<10}{line}" for name, line in lines.items())

@@ -30,7 +30,8 @@ class Key:
             return None
         if self.one_of and value not in self.one_of:
             return f"is not one of {', '.join(self.one_of)}"
-        if self.ascending and not all(a < b for a, b in itertools.pairwise([-1, *value])):
+        # an interpolation may hold any text, which OmegaConf does not refuse in place of a list
+        if self.ascending and (isinstance(value, str) or not all(a < b for a, b in itertools.pairwise([-1, *value]))):
             return "must be epochs in ascending order, such as [30, 60, 80]"
         if self.least is not None and self.below is not None and not self.least <= value < self.below:
             return f"must be in [{self.least}, {self.below})"

@@ -81,27 +81,28 @@ def note_job(config: Config, overrides: list[str]) -> None:
 def start(config: Config, overrides: list[str]) -> int:
     """Train or evaluate, here or in processes of their own; the exit code."""
     # torch takes seconds to import, so only once the configuration is checked
-    import torch
 
     from train import app
     from train.engine.precision import native_precision
     from train.processes import launch
+    from train.processes.accelerator import accelerators
+    from train.processes.limits import raise_open_files
     from train.processes.signals import StopRequest
     from train.processes.world import under_torchrun
 
+    raise_open_files()
     stop = StopRequest()
-    gpus = torch.cuda.device_count()
     if not under_torchrun():
-        processes, remark = launch.process_count(config.nproc, config.batch, gpus)
+        processes, remark = launch.process_count(config.nproc, config.batch, accelerators())
         if remark:
             print(remark, file=sys.stderr)
         # raises when the batch does not divide
         accumulation(config.batch, processes)
         if processes > 1:
             return launch.launch(processes, overrides, Path(config.runs_dir).expanduser() / str(config.name))
-    if config.precision == "auto":
-        config = replace(config, precision=native_precision(torch.device("cuda" if gpus else "cpu")))
     with app.joined(config) as world:
+        if config.precision == "auto":
+            config = replace(config, precision=native_precision(world.device))
         if config.evaluate:
             app.evaluate_file(config, world)
         else:

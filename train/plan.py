@@ -34,6 +34,7 @@ class Plan:
     processes: int
     train_images: int
     epochs: int
+    evaluate_every: int = 1  # epochs
 
     @property
     def steps_per_epoch(self) -> int:
@@ -43,16 +44,30 @@ class Plan:
     def steps(self) -> int:
         return self.steps_per_epoch * self.epochs
 
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether there is an evaluation after ``epoch``, counted from 1; always after the last."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+    def evaluations(self, epochs: int) -> int:
+        """The number of evaluations in the first ``epochs`` epochs."""
+        return epochs // self.evaluate_every + (epochs == self.epochs and epochs % self.evaluate_every > 0)
+
+    def evaluated_epoch(self, evaluations: int) -> int:
+        """The epoch, counted from 1, after which the last of so many ``evaluations`` is made; 0 for none."""
+        return min(evaluations * self.evaluate_every, self.epochs)
+
     @property
     def dropped(self) -> int:
         """Images at the end of each epoch's order that do not fill a global batch."""
         return self.train_images % self.total
 
 
-def make_plan(batch: BatchConfig, epochs: int, train_images: int, processes: int) -> Plan:
+def make_plan(batch: BatchConfig, epochs: int, train_images: int, processes: int, evaluate_every: int = 1) -> Plan:
     """Divide ``batch`` over ``processes``; raises UserError when it does not divide, or is larger than the data."""
     check_size(batch.total, train_images)
-    return Plan(batch.total, batch.micro, accumulation(batch, processes), processes, train_images, epochs)
+    return Plan(
+        batch.total, batch.micro, accumulation(batch, processes), processes, train_images, epochs, evaluate_every
+    )
 
 
 def accumulation(batch: BatchConfig, processes: int) -> int:

@@ -93,3 +93,15 @@ def test_a_step_on_cuda_never_waits_for_the_device(variant):
             with NothingCrosses():
                 optimizer.step()
         assert optimizer.trust_ratios.device.type == "cuda" and optimizer.trust_ratios.shape == (3,)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch was built without CUDA")
+def test_on_a_gpu_nothing_waits_for_the_flag():
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.empty(64, 3, 7, 7, device="cuda")) for _ in range(3)]
+        for p in params:
+            p.grad = torch.empty_like(p)
+        optimizer = LARS(torch.optim.SGD(params, lr=0.1, momentum=0.9))
+        optimizer.found_inf, optimizer.grad_scale = torch.empty(1, device="cuda"), torch.empty(1, device="cuda")
+        for _ in range(2):
+            optimizer.step()

@@ -333,3 +333,54 @@ def test_last_ratios_are_there_by_name():
     unnamed = LARS(torch.optim.SGD(model.parameters(), lr=1.0))
     unnamed.step()
     assert unnamed.names() == ["0.0", "0.1"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_step_whose_gradients_overflowed_changes_nothing_and_the_next_is_as_if_it_had_not_been(path: str):
+    """By GradScaler, which unscales the gradients or leaves that to LARS; on a CPU LARS reads the flag."""
+    for unscales in (False, True):
+        params, plain = tensors(), tensors()
+        optimizer, reference_ = (
+            LARS(by(path, torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4))) for p in (params, plain)
+        )
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for step in range(3):
+            scale = scaler.scale(torch.ones(()))
+            for p, g in zip(params, gradients(params, step), strict=True):
+                p.grad = g * scale * (torch.inf if step == 1 else 1)
+            if unscales:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            if step != 1:
+                for p, g in zip(plain, gradients(plain, step), strict=True):
+                    p.grad = g
+                reference_.step()
+            assert all(torch.equal(a, b) for a, b in zip(params, plain, strict=True)), (step, unscales)
+        assert scaler.get_scale() == 512.0
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("skipped", [None, 0, 1])
+def test_on_a_gpu_an_overflow_is_undone_by_values_alone(path: str, skipped: int | None):
+    """With a flag that says that it is not on the CPU, the first step, which makes the buffers, or the second."""
+
+    class Flag:
+        is_cpu = False
+
+        def __init__(self, overflowed: bool) -> None:
+            self.value = torch.tensor([float(overflowed)])
+
+        def to(self, device: torch.device, non_blocking: bool) -> torch.Tensor:
+            return self.value
+
+    params, plain = tensors(), tensors()
+    optimizer, expected = (LARS(by(path, torch.optim.SGD(p, lr=0.1, momentum=0.9))) for p in (params, plain))
+    for step in range(3):
+        for p, q, g in zip(params, plain, gradients(params, step), strict=True):
+            p.grad, q.grad = g * (torch.inf if step == skipped else 1), g
+        if step != skipped:
+            expected.step()
+        optimizer.found_inf = Flag(step == skipped)
+        optimizer.step()
+        assert_equal(params, plain)

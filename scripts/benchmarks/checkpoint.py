@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from scripts.benchmarks.clock import now
 from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.training import settings
 from train import app
@@ -43,9 +44,9 @@ def measure(rounds: int) -> None:
     batches = itertools.cycle(itertools.islice(data.make_loader(world, 0).training_batches(plan, 0, 0), 8))
 
     def segment(writer: CheckpointWriter | None) -> float:
-        began, images = time.perf_counter(), 0
+        began, images = now(), 0
         if writer:
-            held = time.perf_counter()
+            held = now()
             writer.save(1, {"model": model.state_dict(), "optimizer": step.optimizer.state_dict()})
             stalls.append(time.perf_counter() - held)
         while time.perf_counter() - began < SECONDS:
@@ -53,7 +54,7 @@ def measure(rounds: int) -> None:
             images += plan.total
         if writer:
             writer.wait()
-        return images / (time.perf_counter() - began)
+        return images / (now() - began)
 
     stalls: list[float] = []
     speeds: dict[str, list[float]] = {"with a checkpoint": [], "without": []}

@@ -109,15 +109,21 @@ def photograph(generator: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def make_files(root: Path, images: int) -> float:
-    """``images`` training files of two classes, and one validation file of each; their mean size in bytes."""
+def make_files(root: Path, images: int, val_images: int = 2, different: int | None = None) -> float:
+    """So many training and validation files of two classes; their mean size in bytes.
+
+    Past ``different`` files of a split they are links to the first ones.
+    """
     generator = np.random.default_rng(0)
     sizes = []
-    for split, count in (("train", images), ("val", 2)):
+    for split, count in (("train", images), ("val", val_images)):
         for i in tqdm(range(count), desc=f"files, {split}", leave=False):
             path = root / split / f"class{i % 2}" / f"{split}{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            photograph(generator).save(path, quality=QUALITY)
+            if different is not None and i >= different:
+                path.hardlink_to(root / split / f"class{i % different % 2}" / f"{split}{i % different}.jpg")
+            else:
+                photograph(generator).save(path, quality=QUALITY)
             sizes.append(path.stat().st_size)
     return statistics.mean(sizes)
 

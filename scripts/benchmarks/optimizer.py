@@ -3,15 +3,16 @@
 import contextlib
 import math
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lars import LARS
+from scripts.benchmarks.clock import now
 from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.traffic import Traffic
+from train.processes.accelerator import accelerator
 
 
 def in_turn(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str, list[float]]:
@@ -19,10 +20,10 @@ def in_turn(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[s
     times: dict[str, list[float]] = {name: [] for name in optimizers}
     for i in range(rounds + 3):
         for name, each in optimizers.items():
-            began = time.perf_counter()
+            began = now()
             each.step()
             if i >= 3:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(now() - began)
     return times
 
 
@@ -62,7 +63,7 @@ def measure(rounds: int) -> None:
     total = sum(math.prod(shape) for shape in shapes)
 
     def made(
-        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str = "cpu"
+        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str = accelerator() or "cpu"
     ) -> torch.optim.Optimizer:
         params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in shapes]
         for p in params:

@@ -68,7 +68,8 @@ def images_per_second(case: list[str], processes: int, rounds: int) -> list[floa
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(MAIN), *settings(case, processes), f"epochs={rounds + 1}", "name=run"]
         command += [f"runs_dir={folder}", "log.layers_every_epochs=0", "optimizer.lr=0.01"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # processes of a core each, whatever else the machine has
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         subprocess.run(command, check=True, capture_output=True, env=environment)
         rows = (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
     return [json.loads(row)["images_per_second"] for row in rows[1:]]

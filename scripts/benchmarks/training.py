@@ -4,13 +4,13 @@ import itertools
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
+from scripts.benchmarks.clock import now
 from scripts.benchmarks.figures import spread, write
 from train import app
 from train.config.compose import compose
@@ -71,7 +71,7 @@ def bare_epoch(
     optimizer, precision = step.optimizer, step.precision
 
     def epoch() -> float:
-        began = time.perf_counter()
+        began = now()
         for _ in range(plan.steps_per_epoch):
             for images, labels in batches:
                 with precision.autocast():
@@ -79,6 +79,6 @@ def bare_epoch(
                 (F.cross_entropy(logits.float(), labels) / len(batches)).backward()
             optimizer.step()
             optimizer.zero_grad()
-        return plan.steps_per_epoch * plan.total / (time.perf_counter() - began)
+        return plan.steps_per_epoch * plan.total / (now() - began)
 
     return epoch

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import hydra
@@ -22,6 +22,8 @@ class MachineConfig:
     images_per_second: float | None = key(above=0)
     published: float = key(above=0)
     published_at: int = key(least=1)
+    published_most: float | None = key(above=0)
+    published_most_at: int | None = key(least=1)
     published_gmacs: float = key(above=0)
     fixed_ms: float = key(least=0)
     gpus_per_machine: int = key(least=1)
@@ -31,6 +33,15 @@ class MachineConfig:
     inside_us: float = key(least=0)
     between_us: float = key(least=0)
     dollars_per_hour: float | None = key(least=0)
+
+
+def ends(machine: MachineConfig) -> list[MachineConfig]:
+    """The machine at its least and at its most, where its published speed is a range; else the machine alone."""
+    if machine.images_per_second is not None or machine.published_most is None:
+        return [machine]
+    most, at = machine.published_most, machine.published_most_at or machine.published_at
+    least = replace(machine, name=f"{machine.name} at least")
+    return [least, replace(machine, name=f"{machine.name} at most", published=most, published_at=at)]
 
 
 @dataclass(kw_only=True)

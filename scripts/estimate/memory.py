@@ -19,6 +19,7 @@ from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
 from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.optimizer import OptimizerConfig, make_optimizer
 from train.processes.world import World
 
@@ -88,7 +89,7 @@ def footprint(
     Only tensors are counted. A GPU's libraries, the allocator's gaps and prefetched images come on top. With
     ``fake=False`` the same steps are really taken, on the CPU.
     """
-    world, micro_batches = World(), min(accumulation, 2)
+    world, micro_batches, precision = World(), min(accumulation, 2), Precision(CPU, dtype)
     with FakeTensorMode() if fake else nullcontext(), LiveBytes() as live:
         net = network()
         statistics = sum(b.nbytes for b in net.buffers() if b.is_floating_point())
@@ -97,11 +98,13 @@ def footprint(
         step = Step(
             model=net,
             optimizer=make_optimizer(net, optimizer),
-            statistics=RunningStatistics(net, world),
+            statistics=RunningStatistics(net, world, micro_batches),
+            votes=StopVotes(world, lambda: False, micro_batches),
             world=world,
-            precision=Precision(CPU, dtype),
+            precision=precision,
             label_smoothing=0.0,
             micro_batches=micro_batches,
+            scaler=precision.scaler(),
         )
 
         def images() -> Iterator[MicroBatch]:

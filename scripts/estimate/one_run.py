@@ -10,13 +10,14 @@ from functools import partial
 import torch
 
 from scripts.estimate.cost import Cost, cost_of, speed_of
-from scripts.estimate.machine import MachineConfig
+from scripts.estimate.machine import MachineConfig, ends
 from scripts.estimate.memory import Footprint, footprint
 from train.config.schema import Config
 from train.data import fractals
 from train.data.dataset import ILSVRC_2012, Data
 from train.data.kinds import open_data
 from train.description import description
+from train.engine.precision import DTYPES
 from train.errors import UserError
 from train.model import make_model
 from train.plan import Plan, make_plan
@@ -30,14 +31,13 @@ def describe(config: Config, machine: MachineConfig) -> str:
     data = expected_data(config)
     plan = first_plan(config, machine, data.train_images)
     net = footprint_of(config, data.classes, plan.accumulation)
-    costs = costs_of(config, machine, data.train_images, data.val_images, net)
     lr = make_schedule(config.schedule, config.optimizer.lr, plan)
     sections = {
         "lr": schedule_lines(plan, config.schedule.warmup_epochs, lr),
         "memory": [memory_line(net, plan.micro)],
         "traffic": [traffic_line(net)],
-        "machine": [machine_line(config, machine, net)],
-        "time": time_table(config, machine, data.train_images, costs),
+        "machine": [machine_line(config, end, net) for end in ends(machine)],
+        "time": time_lines(config, machine, data, net),
     }
     lines = [description(replace(config, precision=planned_precision(config)), plan, data)]
     for name, section in sections.items():
@@ -75,7 +75,7 @@ def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
         config.optimizer,
         micro=config.batch.micro,
         accumulation=accumulation,
-        dtype=torch.bfloat16 if planned_precision(config) == "bf16" else torch.float32,
+        dtype=DTYPES.get(planned_precision(config), torch.float32),
     )
 
 
@@ -177,7 +177,8 @@ def machine_line(config: Config, machine: MachineConfig, net: Footprint) -> str:
     if machine.images_per_second is not None:
         rate = f"{machine.images_per_second:,.6g} images/s of one GPU with batch.micro={config.batch.micro}, as given"
     else:
-        rate = f"{machine.published:,.6g} images/s of one GPU at {machine.published_at} a forward pass, as published"
+        rate = f"{machine.published:,.6g} images/s of one GPU at {machine.published_at} a forward pass, "
+        rate += "as published" if machine.published_most is None else "ESTIMATED (docs/plan.md)"
         share = net.gmacs / machine.published_gmacs
         if not math.isclose(share, 1, rel_tol=0.01):
             rate += f" for ResNet-50 at 224 pixels; this is {share:.2g} of its operations, so ROUGH"
@@ -185,6 +186,16 @@ def machine_line(config: Config, machine: MachineConfig, net: Footprint) -> str:
     price = machine.dollars_per_hour
     cost = "no price (machine.dollars_per_hour=)" if price is None else f"${price:g} a GPU and hour"
     return f"{machine.name}: {rate}; {cost}"
+
+
+def time_lines(config: Config, machine: MachineConfig, data: Data, net: Footprint) -> list[str]:
+    """A ``time_table`` of the machine, or one of each end of its range under a line that names it."""
+    lines = []
+    for end in ends(machine):
+        costs = costs_of(config, end, data.train_images, data.val_images, net)
+        lines += [f"{end.name}:"] if end.name != machine.name else []
+        lines += time_table(config, end, data.train_images, costs)
+    return lines
 
 
 def time_table(config: Config, machine: MachineConfig, train_images: int, costs: list[Cost | None]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from scripts.estimate.cost import Cost
-from scripts.estimate.machine import MachineConfig, compose_machine, split
+from scripts.estimate.machine import MachineConfig, compose_machine, ends, split
 from scripts.estimate.memory import Footprint
 from scripts.estimate.one_run import costs_of, dollars_of, footprint_of, process_counts, time_of
 from train.config.compose import CONFIGS, compose
@@ -24,7 +24,7 @@ Row = tuple[Config, MachineConfig, list[Cost | None]]
 
 @functools.cache
 def costs_of_rows(*overrides: str) -> list[Row]:
-    """Every batch that the recipe publishes, on every kind of machine, and its cost on each of ``machine.gpus``.
+    """Every batch that the recipe publishes, on each end of every kind of machine, and its cost on ``machine.gpus``.
 
     Raises one of ``MISTAKES`` when the overrides fit no batch.
     """
@@ -34,7 +34,7 @@ def costs_of_rows(*overrides: str) -> list[Row]:
         raise UserError("rows are planned with ILSVRC-2012's images: leave out data, or give batch= for a single run")
     names = [given["machine"]] if "machine" in given else MACHINES
     of_machine = [o for o in of_machine if not o.startswith("machine=")]
-    machines = [compose_machine(f"machine={name}", *of_machine) for name in names]
+    machines = [end for name in names for end in ends(compose_machine(f"machine={name}", *of_machine))]
     found: list[Row] = []
     net: Footprint | None = None
     refused: Exception | None = None

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def draw_hours(axes: Axes, rows: Rows) -> None:
     series = [(key, list(g)) for key, g in itertools.groupby(rows, key=lambda r: (r["machine"], r["batch"]))]
+    styles = dict(zip(dict.fromkeys(row["machine"] for row in rows), ("-", "--", ":", "-."), strict=False))
     # the longest first: rows take the same time, so that each covers the next one until it ends
     for (machine, batch), points in reversed(series):
         gpus, hours = ([float(p[key]) for p in points] for key in ("gpus", "hours"))
-        style = "-" if machine == rows[0]["machine"] else "--"
-        end = f"{batch}, {machine.upper()}: to {int(gpus[-1]):,} GPUs"
-        axes.plot(gpus, hours, style, color=COLOURS[batch], linewidth=1.8, label=end)
+        end = f"{batch}, {machine[0].upper()}{machine[1:]}: to {int(gpus[-1]):,} GPUs"
+        axes.plot(gpus, hours, styles[machine], color=COLOURS[batch], linewidth=1.8, label=end)
         axes.plot(gpus[-1], hours[-1], "o", color=COLOURS[batch], markersize=5)
     ticks = sorted({int(row["gpus"]) for row in rows})
     axes.set_xscale("log", base=2)

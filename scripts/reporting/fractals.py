@@ -49,7 +49,7 @@ def draw_top1(axes: Axes, rows: Rows) -> None:
     draw_curves(axes, rows, "{:.1f} %")
     axes.set_ylabel("validation top-1 (%)")
     axes.set_ylim(0, 100)
-    axes.set_title("ResNet-8 on fractals, 64 classes (not ImageNet), batches divided by 8", fontsize=10)
+    axes.set_title("ResNet-8 on fractals v1, 64 classes (not ImageNet), batches divided by 8", fontsize=10)
 
 
 def draw_loss(axes: Axes, rows: Rows) -> None:
@@ -57,7 +57,7 @@ def draw_loss(axes: Axes, rows: Rows) -> None:
     axes.set_ylabel("training loss (nats)")
     axes.set_yscale("log")
     axes.set_ylim(top=30)  # the legend's place, above the curves
-    axes.set_title("ResNet-8 on fractals: mean training loss of each epoch", fontsize=10)
+    axes.set_title("ResNet-8 on fractals v1: mean training loss of each epoch", fontsize=10)
 
 
 def ends(experiment: str) -> list[dict[str, object]]:
@@ -95,7 +95,7 @@ def draw_ends(axes: Axes, rows: Rows, key: str) -> None:
     least, most = (pick(int(p["seeds"]) for p in rows) for pick in (min, max))
     n = str(most) if least == most else f"{least} to {most}"
     seeds = "one seed each" if most == 1 else f"mean and standard deviation of {n} seeds, each an x"
-    axes.set_title(f"ResNet-8 on fractals, {seeds}", fontsize=10)
+    axes.set_title(f"ResNet-8 on fractals v1, {seeds}", fontsize=10)
 
 
 def draw_final(axes: Axes, rows: Rows) -> None:
@@ -134,7 +134,7 @@ def draw_rates(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("learning rate, in units of the row's")
     axes.set_ylabel("validation top-1 after 30 epochs (%), 0: diverged")
     axes.set_ylim(0, 100)
-    axes.set_title("ResNet-8 on fractals: sensitivity to the learning rate, seed 0", fontsize=10)
+    axes.set_title("ResNet-8 on fractals v1: sensitivity to the learning rate, seed 0", fontsize=10)
     axes.legend()
 
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Okabe and Ito's palette, told apart also by the colour-blind
+# Okabe and Ito's palette, told apart also by the colour-blind; 20k, 40k and 56k are of Paul Tol's muted one
 COLOURS = {
-    "256": "#000000", "4k": "#56B4E9", "8k": "#0072B2", "16k": "#009E73", "32k": "#D55E00", "48k": "#CC79A7",
-    "64k": "#E69F00", "lars": "#0072B2", "sgd": "#D55E00",
+    "256": "#000000", "4k": "#56B4E9", "8k": "#0072B2", "16k": "#009E73", "20k": "#999933", "32k": "#D55E00",
+    "40k": "#882255", "48k": "#CC79A7", "56k": "#332288", "64k": "#E69F00", "lars": "#0072B2", "sgd": "#D55E00",
 }  # fmt: skip
 
 Rows = list[dict[str, str]]

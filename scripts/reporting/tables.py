@@ -1,4 +1,4 @@
-"""Every table of the READMEs, as Markdown, from records and benchmarks."""
+"""The tables of the READMEs, as Markdown, from records and benchmarks; MLPerf's are beside their plot."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from scripts.estimate.rows import GPUS, MACHINES, costs_of_rows
 from scripts.matrix import OPTIMIZERS
 from scripts.records import (
     BENCHMARKS,
+    FRACTALS_V1,
     PRESETS,
     PUBLISHED_OPTIMIZER,
     ROOT,
@@ -36,7 +37,7 @@ def main_table() -> str:
     top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
     lines = [
         "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
-        "| ours, fractals: batch | last epoch (reported) | best | seeds |",
+        "| ours, fractals v1: batch | last epoch (reported) | best | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for seeds in main_rows():
@@ -87,24 +88,21 @@ def rows_table() -> str:
 
 def lr_table() -> str:
     """(b): top-1 after 30 epochs by learning rate."""
-    found = {(r.preset, r.optimizer, float(r.config.optimizer.lr)): r for r in on_fractals("lr")}
     lines = ["| `batch=` | optimizer | top-1 % after 30 epochs, by lr |", "|---|---|---|"]
     for preset, optimizer in matrix.MIDDLE:
-        cells = []
-        for rate in matrix.learning_rates(preset, optimizer):
-            record = found.get((preset, optimizer, rate))
-            cells.append(f"{rate:g}: {MISSING if record is None else f'{record.last:.1f}' if record.result else '-'}")
-        lines.append(f"| `{preset}` | {optimizer.upper()} | {', '.join(cells)} |")
+        runs = [r for r in on_fractals("lr") if (r.preset, r.optimizer) == (preset, optimizer)]
+        cells = {float(r.config.optimizer.lr): f"{r.last:.1f}" if r.result else "-" for r in runs}
+        row = ", ".join(f"{rate:g}: {cells[rate]}" for rate in sorted(cells))
+        lines.append(f"| `{preset}` | {optimizer.upper()} | {row} |")
     return "\n".join(lines)
 
 
 def best_table() -> str:
-    """(c): each optimizer at its best learning rates of (b), fresh seeds."""
+    """(c): each optimizer at its best learning rates of (b), other seeds."""
     found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals("best"))}
     lines = list(OVER_SEEDS)
-    for name in OPTIMIZERS:
-        for rate in sorted(matrix.best_lrs("32k", name)):
-            lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found.get((name, rate), []))} |")
+    for name, rate in sorted(found):
+        lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found[name, rate])} |")
     return "\n".join(lines)
 
 
@@ -112,16 +110,20 @@ def recipes_table() -> str:
     """Top-1 of each recipe at each batch after 10 epochs, or after fewer where that was its aim."""
     lines = ["| `recipe=` | top-1 % after 10 epochs, by `batch=` |", "|---|---|"]
     for recipe, presets in matrix.RECIPES.items():
-        folder = matrix.RECORDS / "recipes"
-        cells = ", ".join(f"`{preset}` {_reached(folder / f'{recipe}-{preset}')}" for preset in presets)
+        runs = {preset: FRACTALS_V1 / "recipes" / f"{recipe}-{preset}" for preset in presets}
+        cells = ", ".join(f"`{preset}` {_reached(run)}" for preset, run in runs.items() if run.exists())
         lines.append(f"| `{recipe}` | {cells} |")
     return "\n".join(lines)
 
 
 def resnet50_table() -> str:
-    """Top-1 of ResNet-50 on fractals after 30 epochs."""
-    lines = ["| `batch=` | top-1 % after 30 epochs |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{e.name}` | {_reached(e.record)} |" for e in matrix.resnet50())])
+    """Top-1 and losses of ResNet-50 on fractals after 30 epochs."""
+    lines = ["| `batch=` | top-1 % after 30 epochs | validation loss | training loss |", "|---|---|---|---|"]
+    for experiment in matrix.resnet50():
+        folder = FRACTALS_V1 / "resnet50" / experiment.name
+        end = read(folder).rows[-1]
+        lines.append(f"| `{experiment.name}` | {_reached(folder)} | {end['val_loss']:.2f} | {end['train_loss']:.2f} |")
+    return "\n".join(lines)
 
 
 def rehearsal_table() -> str:
@@ -137,8 +139,6 @@ def rehearsal_table() -> str:
 
 
 def _reached(folder: Path) -> str:
-    if not folder.exists():
-        return MISSING
     record = read(folder)
     if not record.result:
         return "diverged"
@@ -181,7 +181,10 @@ def optimizer_table() -> str:
 
 def data_table() -> str:
     """Images/s of the input pipelines, by ``scripts/bench.py data``."""
-    measured = json.loads((BENCHMARKS / "data.json").read_text())
+    path = BENCHMARKS / "data.json"
+    if not path.exists():
+        return "Not measured on the present code yet (`python scripts/bench.py data`)."
+    measured = json.loads(path.read_text())
     lines = ["| pipeline | images/s for each process: median (min-max) |", "|---|---|"]
     shown = "{median:,.0f} ({min:,.0f}-{max:,.0f})"
     lines += [f"| {name} | {shown.format(**f)} |" for name, f in measured["images_per_second"].items()]
@@ -198,18 +201,40 @@ def data_table() -> str:
     return "\n".join([*lines, "", *about])
 
 
+def index_sentence() -> str:
+    """Size and seconds of the index of ImageNet's count of images, by ``scripts/bench.py index``."""
+    path = BENCHMARKS / "index.json"
+    if not path.exists():
+        return "Not measured on the present code yet (`python scripts/bench.py index`)."
+    measured = json.loads(path.read_text())
+    made, opened = measured["seconds to make"], measured["seconds to open"]
+    return (
+        f"Measured: {measured['what']} takes {measured['file_bytes'] / 1e6:.0f} MB; made in {made['median']:.0f} s "
+        f"({made['min']:.0f}-{made['max']:.0f}), opened again in {1000 * opened['median']:.1f} ms (n = {made['n']}); "
+        f"{measured_on(measured)}"
+    )
+
+
 def plan_table() -> str:
     """Estimated time and cost of the four rows on ImageNet, on one machine of each kind."""
     names = [f"8 x {m.upper()}: images/s | time | $" for m in MACHINES]
     lines = [f"| `batch=` | micro-batch | {' | '.join(names)} |", "|---|---|" + "---|" * 3 * len(MACHINES)]
-    found = {
-        (machine.name, config.batch.preset): next(cost for cost in costs if cost and cost.gpus == 8)
-        for config, machine, costs in costs_of_rows(GPUS)
-    }
     for preset in PRESETS:
-        costs = [found[machine, preset] for machine in MACHINES]
-        cells = [f"{c.images_per_second:,.0f} | {time_of(c)} | {dollars_of(c)}" for c in costs]
-        lines.append(f"| `{preset}` | {costs[0].micro} | {' | '.join(cells)} |")
+        cells, micro = [], None
+        for name in MACHINES:
+            # one, or the ends of a range
+            found = [
+                next(cost for cost in costs if cost and cost.gpus == 8)
+                for config, machine, costs in costs_of_rows(GPUS)
+                if machine.name.startswith(name) and config.batch.preset == preset
+            ]
+            micro = found[0].micro
+            cells += [
+                " to ".join(f"{c.images_per_second:,.0f}" for c in found),
+                " to ".join(time_of(c) for c in reversed(found)),
+                " to ".join(dollars_of(c) for c in reversed(found)),
+            ]
+        lines.append(f"| `{preset}` | {micro} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

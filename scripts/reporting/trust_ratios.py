@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scripts.records import FRACTALS, layers, read
+from scripts.records import FRACTALS_V1, layers, read
 from scripts.reporting.plot import Plot, Rows
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def ratios() -> list[dict[str, object]]:
     """Trust ratio of every layer over the epochs of the largest batch with LARS, seed 0."""
-    folder = FRACTALS / "rows" / "32k-lars-seed0"
+    folder = FRACTALS_V1 / "rows" / "32k-lars-seed0"
     epochs = {str(row["images"]): row["epoch"] for row in read(folder).rows}
     return [
         {"epoch": epochs[row["images"]], "layer": row["layer"], "trust_ratio": row["trust_ratio"]}
@@ -36,12 +36,12 @@ def draw_ratios(axes: Axes, rows: Rows) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("epoch, at its last step")
     axes.grid(False)
-    axes.set_title("ResNet-8 on fractals, 4,096 images a step, LARS: trust ratio of each layer", fontsize=10)
+    axes.set_title("ResNet-8 on fractals v1, 4,096 images a step, LARS: trust ratio of each layer", fontsize=10)
 
 
 def norms() -> list[dict[str, object]]:
     """Weight norm over gradient norm of every layer of ResNet-50, before the first and the last step of the warm-up."""
-    rows = layers(FRACTALS / "resnet50-layers")
+    rows = layers(FRACTALS_V1 / "resnet50-layers")
     steps = {rows[0]["step"], rows[-1]["step"]} if rows else set()
     return [
         {"step": row["step"], "layer": row["layer"],
@@ -83,7 +83,7 @@ def draw_norms(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("parameters in the order of the network")
     axes.set_ylabel("norm of weights / norm of gradient")
     axes.set_title(
-        "ResNet-50 on fractals, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
+        "ResNet-50 on fractals v1, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
     )
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
 

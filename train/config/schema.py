@@ -49,8 +49,9 @@ class Config:
     ema: float = key(least=0, below=1)
     stop_at_top1: float | None = key(above=0, most=100)
     epochs: int = key(least=1)
+    evaluate_every: int = key(least=1)
     seed: int = key(least=0, below=2**63)
-    precision: str = key(one_of=("auto", "bf16", "fp32"))
+    precision: str = key(one_of=("auto", "bf16", "fp16", "tf32", "fp32"))
     compile: bool
     name: str | None = operational()
     runs_dir: str = operational()
@@ -72,6 +73,8 @@ class Config:
         if images is not None:
             check_size(self.batch.total, images)
         self.data.check()
+        if self.data.split == "report" and self.evaluate is None:
+            raise UserError("data.split=report: settings are chosen on selection; report is for evaluate=FILE")
         self.optimizer.check()
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from train.errors import UserError
 from train.keys import key, operational
 
 if TYPE_CHECKING:
-    from train.data.loader import Loader, Place
+    from train.data.loader import Loader, MicroBatch, Place
 
 ILSVRC_2012 = (1_281_167, 50_000, 1_000)  # training images, validation images, classes
 
@@ -45,6 +45,7 @@ class ProgressiveConfig:
 class DataConfig:
     name: str
     root: str | None = operational()
+    split: str = operational(one_of=("selection", "report"))  # what an evaluation without training scores
     size: int
     progressive: ProgressiveConfig
     batch_divisor: int
@@ -73,6 +74,8 @@ class Data:
     fingerprint: str  # identifies the images, their order and their labels
     remark: str  # what a reader of the log must know about them
     make_loader: Callable[[Place, int], Loader]  # for one process and a seed
+    # one process's share of a third split, on which no setting is chosen; None where there is none
+    report_batches: Callable[[Place], Iterable[MicroBatch]] | None = None
 
     @property
     def classes(self) -> int:

@@ -1,6 +1,7 @@
 """``data=fractals``, the default: images that ``train/data/ifs.py`` draws, as JPEG files in ImageFolder layout.
 
-They are made once and kept in the user's cache. JPEG is the only library between the formula and the pixels.
+They are made once and kept in the user's cache. JPEG is the only library between the formula and the pixels. There are
+three splits: the network trains on ``train``, settings are chosen on ``val``, and ``report`` is scored once at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,12 +26,13 @@ from train.keys import key
 
 if TYPE_CHECKING:
     from train.data.loader import Loader, Place
-    from train.data.sources import Source
+    from train.data.memory import Split
 
 QUALITY = 95  # of the JPEG files
+SPLITS = ("train", "val", "report")  # folders
 
 # sha256 of the decoded pixels, training images first, of the shapes whose results are committed
-FINGERPRINTS = {"64x(320+160)x32px-v1": "d339df24c0ebeee84b1b1ba9c1ab1139cf96ede32df4a69d97d6549671a733c3"}
+FINGERPRINTS = {"64x(320+160+160)x16px-v2": "08de78fe4a515b5e56a96d5e647a8a45349268ea03ffa3f411a43953bbedb6f7"}
 
 
 @dataclass(kw_only=True)
@@ -39,6 +40,7 @@ class Config(DataConfig):
     classes: int = key(least=1)
     train_per_class: int = key(least=1)
     val_per_class: int = key(least=1)
+    report_per_class: int = key(least=1, free_on_resume=True)  # the fingerprint is of all images
     shift: int = key(least=0)
 
     def expected_train_images(self) -> int:
@@ -52,7 +54,13 @@ class Config(DataConfig):
     @property
     def shape(self) -> str:
         """What identifies the images: counts, size and the version of the formula."""
-        return f"{self.classes}x({self.train_per_class}+{self.val_per_class})x{self.size}px-v{ifs.VERSION}"
+        counts = f"{self.train_per_class}+{self.val_per_class}+{self.report_per_class}"
+        return f"{self.classes}x({counts})x{self.size}px-v{ifs.VERSION}"
+
+    @property
+    def per_class(self) -> int:
+        """Images of a class in all splits."""
+        return self.train_per_class + self.val_per_class + self.report_per_class
 
     @property
     def remark(self) -> str:
@@ -60,20 +68,23 @@ class Config(DataConfig):
 
 
 def open_data(config: Config) -> Data:
-    from train.data.memory import MemoryLoader
-    from train.data.sources import open_sources
+    from train.data.memory import MemoryLoader, in_order
 
-    train, val = open_sources(provide(config))
-    splits = [(decoded(source), source.labels(slice(None))) for source in (train, val)]
-    digest = fingerprint(*(pixels for pixels, _ in splits))
+    root = provide(config)
+    train, selection = (read(root / split, config.size) for split in ("train", "val"))
+    # images that 0.1 made have no third split
+    report = read(root / "report", config.size) if (root / "report").is_dir() else None
+    digest = fingerprint(train, selection, *([report] if report else []))
     remark, expected = config.remark, FINGERPRINTS.get(config.shape)
     if expected is not None and digest != expected:
         remark += f"; WARNING: not the pixels of the published results ({digest[:8]}, not {expected[:8]})"
 
     def make_loader(place: Place, seed: int) -> Loader:
-        return MemoryLoader(splits[0], splits[1], config, config.shift, place, seed)
+        return MemoryLoader(train, selection, config, config.shift, place, seed)
 
-    return Data(train.classes, len(train), len(val), digest, remark, make_loader)
+    classes = [folder.name for folder in class_folders(root / "train")]
+    report_batches = (lambda place: in_order(report, config, place)) if report else None
+    return Data(classes, len(train[1]), len(selection[1]), digest, remark, make_loader, report_batches)
 
 
 def provide(config: Config) -> Path:
@@ -84,48 +95,58 @@ def provide(config: Config) -> Path:
     return made_once(root, lambda unfinished: _make(unfinished, config))
 
 
-def fingerprint(*splits: NDArray[np.uint8]) -> str:
+def class_folders(split: Path) -> list[Path]:
+    if not split.is_dir():
+        raise UserError(f"data.root={split.parent} has no folder {split.name}: give another one, or none for the cache")
+    return sorted(entry for entry in split.iterdir() if entry.is_dir())
+
+
+def read(split: Path, size: int) -> Split:
+    """The images below the folder ``split``, of ``size`` x ``size`` pixels, as uint8 N,H,W,C, and their labels."""
+    files = [(path, label) for label, folder in enumerate(class_folders(split)) for path in sorted(folder.iterdir())]
+    images = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    for i, (path, _) in enumerate(tqdm(files, desc=f"reading {split.name}", unit="img", delay=2, leave=False)):
+        try:
+            pixels = np.asarray(Image.open(path))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: remove the folder {split.parent}, and it is made again") from error
+        if pixels.shape != images.shape[1:]:
+            height, width = pixels.shape[:2]
+            raise UserError(f"{path} is {width}x{height}, not data.size={size}: give that size, or another data.root")
+        images[i] = pixels
+    return images, np.array([label for _, label in files], dtype=np.int64)
+
+
+def fingerprint(*splits: Split) -> str:
     """sha256 of the pixels of all ``splits``."""
     digest = hashlib.sha256()
-    for pixels in splits:
+    for pixels, _ in splits:
         digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
-def decoded(source: Source) -> NDArray[np.uint8]:
-    """All images of ``source``, which must be of one size, as uint8 N,H,W,C."""
-    from train.data.decode import decode
-
-    first = np.asarray(decode(source, 0))
-    images = np.empty((len(source), *first.shape), dtype=np.uint8)
-    for i in tqdm(range(len(source)), desc=f"decoding {source.index.split}", unit="img", delay=2, leave=False):
-        image = np.asarray(decode(source, i))
-        if image.shape != first.shape:
-            raise UserError(f"{source.name(i)} is {image.shape[1]}x{image.shape[0]}, unlike the others: remove it")
-        images[i] = image
-    return images
-
-
 def _make(root: Path, config: Config) -> None:
-    images = config.classes * (config.train_per_class + config.val_per_class)
+    images = config.classes * config.per_class
     size = f"{config.size}x{config.size}"
     print(f"making {images:,} images of {size} pixels, once, in {root.parent}", file=sys.stderr)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_make_class, root, label, config) for label in range(config.classes)]
         with tqdm(total=images, unit="img", desc="fractals") as bar:
             for job in jobs:
-                bar.update(job.result())
+                job.result()
+                bar.update(config.per_class)
 
 
-def _make_class(root: Path, label: int, config: Config) -> int:
+def _make_class(root: Path, label: int, config: Config) -> None:
     system = ifs.draw_system(label, config.size)
-    # Validation images have numbers of their own, so another training count leaves them as they are.
-    for split, first, count in (("train", 0, config.train_per_class), ("val", 1 << 32, config.val_per_class)):
+    counts = (config.train_per_class, config.val_per_class, config.report_per_class)
+    for i, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         folder = root / split / f"{label:04d}"
         folder.mkdir(parents=True)
+        # Each split's images have numbers of their own, so another count leaves the other splits as they are.
+        first = i << 32
         for start in range(0, count, 160):
             numbers = np.arange(first + start, first + min(start + 160, count))
             for number, pixels in zip(numbers, ifs.draw_images(system, label, numbers, config.size), strict=True):
                 path = folder / f"{number - first:05d}.jpg"
                 Image.fromarray(pixels).save(path, quality=QUALITY, subsampling=0)
-    return config.train_per_class + config.val_per_class

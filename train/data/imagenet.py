@@ -19,6 +19,8 @@ class Config(DataConfig):
 
     def check(self) -> None:
         super().check()
+        if self.split == "report":
+            raise UserError(f"data.split=report: data={self.name} has no third split, only train and val")
         if not 32 <= self.size <= self.resize:
             raise UserError(f"data.size={self.size} must be at least 32 and at most data.resize={self.resize}")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -16,9 +19,9 @@ from train.plan import Plan
 
 MicroBatch = tuple[Tensor, Tensor]  # images N,3,H,W float32 normalised, labels N int64; both on the device
 
-# Images of one forward pass in evaluation; no result depends on it. A worker decodes them one after the other, so with
-# many more an evaluation would wait for its last workers.
-EVAL_BATCH = 64
+Request = tuple[int | None, NDArray[np.int64]]  # epoch from 0, or None for validation; image indices
+
+EVAL_BATCH = 64  # images of one forward pass in evaluation; no result depends on it
 
 
 class Place(Protocol):
@@ -26,29 +29,63 @@ class Place(Protocol):
 
     rank: int  # among all ``size`` processes
     size: int
-    local_size: int  # processes on this machine
+    cores: int  # for this process
     device: torch.device
 
 
-class Loader(Protocol):
-    """The batches of one process; images are float32 on the device, normalised, channels last."""
+class Loader(ABC):
+    """The batches of one process; images are float32 on the device, normalised, channels last.
+
+    Which images these are, is a function of the position in the run: a sequence of requests. A kind of loader answers
+    requests, and may read ahead as far as they go.
+    """
+
+    def __init__(self, val_count: int, place: Place, seed: int, eval_batch: int = EVAL_BATCH) -> None:
+        self._val_count, self._place, self._seed, self._eval_batch = val_count, place, seed, eval_batch
+
+    @abstractmethod
+    def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
+        """A batch for each of ``requests``, in their order."""
+
+    def run_batches(self, plan: Plan, step: int, evaluate_first: bool = False) -> Iterator[MicroBatch]:
+        """This rank's batches from ``step`` to the end of the run: of training, of each validation, of training again.
+
+        ``evaluate_first``: the validation before ``step`` is still to be made.
+        """
+        rank = self._place.rank
+        return self.batches(run_requests(plan, self._seed, step, rank, self._validation, evaluate_first))
 
     def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of ``epoch`` from its ``first_step`` to its end."""
+        order = epoch_order(self._seed, epoch, plan.train_images)
+        return self.batches((epoch, indices) for indices in micro_batches(plan, order, first_step, self._place.rank))
 
     def validation_batches(self) -> Iterator[MicroBatch]:
         """This rank's share of the validation images; every rank has equally many batches, some of them empty."""
+        return self.batches(iter(self._validation))
 
+    @property
+    def validation_rounds(self) -> int:
+        """The number of batches of a validation."""
+        return len(self._validation)
+
+    @cached_property
+    def _validation(self) -> list[Request]:
+        shares = validation_shares(self._val_count, self._place.rank, self._place.size, self._eval_batch)
+        return [(None, indices) for indices in shares]
+
+    @abstractmethod
     def pixels(self, images: Tensor) -> Tensor:
         """The ``images`` of a batch as uint8 N,H,W,C, to be looked at."""
 
     def remarks(self, waited: float) -> list[str]:
-        """Lines about the images of an epoch for the reader of the log.
+        """Lines about the images since the last evaluation for the reader of the log.
 
-        ``waited`` is the share of the epoch's time that the host waited for batches.
+        ``waited`` is the share of the time that steps waited for batches.
         """
+        return []
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """End the worker processes."""
 
 
@@ -57,8 +94,8 @@ class Normalise:
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         self._device = device
-        self._mean = 255 * torch.tensor(mean, device=device)
-        self._std = 255 * torch.tensor(std, device=device)
+        # multiplied on the CPU: a copy from there is complete, for every stream, when the host goes on
+        self._mean, self._std = ((255 * torch.tensor(values)).to(device) for values in (mean, std))
 
     def __call__(self, images: Tensor, labels: Tensor, flip: Tensor | None = None) -> MicroBatch:
         images = images.to(self._device, non_blocking=True)
@@ -76,9 +113,59 @@ class Normalise:
         return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).byte()
 
 
-def micro_batches(plan: Plan, seed: int, epoch: int, first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
+class SideStream:
+    """Work of a device beside what it is computing, such as the next batch, which is copied and normalised meanwhile.
+
+    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a device
+    without streams it is as if the class were not there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._streams = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
+        self._side = self._streams.Stream(device) if self._streams else None
+
+    def __call__(self, make: Callable[[], MicroBatch]) -> MicroBatch:
+        """What ``make`` returns, for use in the stream that is current now."""
+        if self._streams is None:
+            return make()
+        current = self._streams.current_stream()
+        with self._streams.stream(self._side):
+            batch = make()
+        current.wait_stream(self._side)
+        for tensor in batch:
+            # their memory was allocated in the other stream, which must not reuse it before this one is done with them
+            tensor.record_stream(current)
+        return batch
+
+
+def on_device(indices: NDArray[np.int64], device: torch.device) -> Tensor:
+    """``indices`` on ``device``, without waiting for it: from pinned memory."""
+    tensor = torch.from_numpy(indices)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def run_requests(
+    plan: Plan, seed: int, step: int, rank: int, validation: Sequence[Request], evaluate_first: bool
+) -> Iterator[Request]:
+    """A rank's requests from ``step`` to the end of the run; ``validation`` has those of one evaluation.
+
+    The next epoch's order is sorted while this one's is dealt out: a million images take a tenth of a second.
+    """
+    first_epoch, first_step = divmod(step, plan.steps_per_epoch)
+    if evaluate_first:
+        yield from validation
+    with ThreadPoolExecutor(1, "order") as pool:
+        order = pool.submit(epoch_order, seed, first_epoch, plan.train_images)
+        for epoch in range(first_epoch, plan.epochs):
+            now, order = order, pool.submit(epoch_order, seed, epoch + 1, plan.train_images)
+            yield from ((epoch, indices) for indices in micro_batches(plan, now.result(), first_step, rank))
+            if plan.is_evaluated(epoch + 1):
+                yield from validation
+            first_step = 0
+
+
+def micro_batches(plan: Plan, order: NDArray[np.int64], first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
     """The images of each of this rank's micro-batches; all ranks' together are the epoch's order, step by step."""
-    order = epoch_order(seed, epoch, plan.train_images)
     mine = plan.accumulation * plan.micro
     for step in range(first_step, plan.steps_per_epoch):
         start = step * plan.total + rank * mine
@@ -90,9 +177,9 @@ def share(n: int, rank: int, size: int) -> range:
     return range(n * rank // size, n * (rank + 1) // size)
 
 
-def validation_shares(images: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """This rank's validation indices in batches; the largest share sets the number of batches for all."""
+def validation_shares(images: int, rank: int, size: int, batch: int = EVAL_BATCH) -> Iterator[NDArray[np.int64]]:
+    """This rank's validation indices, ``batch`` at a time; the largest share sets the number of batches for all."""
     mine = np.array(share(images, rank, size), dtype=np.int64)
-    rounds = math.ceil(math.ceil(images / size) / EVAL_BATCH)
+    rounds = math.ceil(math.ceil(images / size) / batch)
     for i in range(rounds):
-        yield mine[i * EVAL_BATCH : (i + 1) * EVAL_BATCH]
+        yield mine[i * batch : (i + 1) * batch]

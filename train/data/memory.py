@@ -1,4 +1,4 @@
-"""The loader of small images: decoded once, kept in memory as uint8, shifted by a few pixels in every epoch."""
+"""The loader of small images: decoded once, kept on the device as uint8, shifted by a few pixels in every epoch."""
 
 from collections.abc import Iterator
 
@@ -10,49 +10,68 @@ from torch import Tensor
 
 from train.data import augment
 from train.data.dataset import DataConfig
-from train.data.loader import MicroBatch, Normalise, Place, micro_batches, validation_shares
+from train.data.loader import (
+    EVAL_BATCH,
+    Loader,
+    MicroBatch,
+    Normalise,
+    Place,
+    Request,
+    on_device,
+    validation_shares,
+)
 from train.data.randomness import SHIFT_X, SHIFT_Y, below
-from train.plan import Plan
+
+# Images of a forward pass in evaluation on a GPU, where one of a small network with few images is all launches.
+GPU_EVAL_BATCH = 1024
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images N,H,W,C and labels N
 
 
-class MemoryLoader:
+class MemoryLoader(Loader):
     """Batches of ``train`` and ``val``, whose images are of one square size; ``shift`` in pixels, both ways."""
 
     def __init__(self, train: Split, val: Split, config: DataConfig, shift: int, place: Place, seed: int) -> None:
-        self._config, self._shift, self._place, self._seed = config, shift, place, seed
+        super().__init__(len(val[1]), place, seed, eval_batch(place.device))
+        self._config, self._shift = config, shift
         self._normalise = Normalise(config.mean, config.std, place.device)
         padded = torch.from_numpy(np.pad(train[0], [(0, 0), (shift, shift), (shift, shift), (0, 0)], mode="edge"))
+        padded, self._labels, self._val_images, self._val_labels = (
+            tensor.to(place.device) for tensor in (padded, *map(torch.from_numpy, (train[1], *val)))
+        )
         # a view of every shifted copy: image, shift down, shift right, channel, height, width
         self._windows = padded.unfold(1, config.size, 1).unfold(2, config.size, 1)
-        self._labels = torch.from_numpy(train[1])
-        self._val_images, self._val_labels = (torch.from_numpy(array) for array in val)
 
-    def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
+    def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
+        for epoch, indices in requests:
+            if epoch is None:
+                index = on_device(indices, self._place.device)
+                yield self._normalise(self._val_images[index], self._val_labels[index])
+            else:
+                yield self._training_batch(epoch, indices)
+
+    def _training_batch(self, epoch: int, indices: NDArray[np.int64]) -> MicroBatch:
+        shifts = (below(2 * self._shift + 1, axis, self._seed, epoch, indices) for axis in (SHIFT_Y, SHIFT_X))
+        drawn = np.stack([indices, *shifts, augment.flips(self._seed, epoch, indices)])
+        index, down, right, flip = on_device(drawn, self._place.device)
+        images = self._windows[index, down, right].permute(0, 2, 3, 1)
+        images, labels = self._normalise(images, self._labels[index], flip.bool())
         size = self._config.progressive.size(self._config.size, epoch)
-        for indices in micro_batches(plan, self._seed, epoch, first_step, self._place.rank):
-            down, right = (
-                torch.from_numpy(below(2 * self._shift + 1, axis, self._seed, epoch, indices))
-                for axis in (SHIFT_Y, SHIFT_X)
-            )
-            flip = torch.from_numpy(augment.flips(self._seed, epoch, indices))
-            index = torch.from_numpy(indices)
-            images = self._windows[index, down, right].permute(0, 2, 3, 1)
-            images, labels = self._normalise(images, self._labels[index], flip)
-            if size != self._config.size:
-                images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-            yield images, labels
-
-    def validation_batches(self) -> Iterator[MicroBatch]:
-        for indices in validation_shares(len(self._val_labels), self._place.rank, self._place.size):
-            yield self._normalise(self._val_images[indices], self._val_labels[indices])
+        if size != self._config.size:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        return images, labels
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)
 
-    def remarks(self, waited: float) -> list[str]:
-        return []
 
-    def close(self) -> None:
-        pass
+def in_order(split: Split, config: DataConfig, place: Place) -> Iterator[MicroBatch]:
+    """The share of ``place`` in the images of ``split``, in batches."""
+    normalise = Normalise(config.mean, config.std, place.device)
+    images, labels = (torch.from_numpy(array) for array in split)
+    for indices in validation_shares(len(labels), place.rank, place.size, eval_batch(place.device)):
+        yield normalise(images[indices], labels[indices])
+
+
+def eval_batch(device: torch.device) -> int:
+    return EVAL_BATCH if device.type == "cpu" else GPU_EVAL_BATCH

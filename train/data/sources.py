@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
@@ -32,16 +34,17 @@ class FolderReader:
 class ArchiveReader:
     """One positioned read of an open file, at offset and size in bytes; the archives opened last stay open."""
 
-    MOST_OPEN = 128
-
     def __init__(self) -> None:
         self._open: dict[str, FileIO] = {}
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # the other half is for sockets and shared memory
+        self._most_open = limit // 2 if limit != resource.RLIM_INFINITY else sys.maxsize
 
     def read(self, container: str, name: str, place: tuple[int, int]) -> bytes:
         offset, size = place
         file = self._open.get(container)
         if file is None:
-            if len(self._open) >= self.MOST_OPEN:
+            if len(self._open) >= self._most_open:
                 self._open.pop(next(iter(self._open))).close()
             file = self._open[container] = FileIO(container)
         content = os.pread(file.fileno(), size, offset)

@@ -6,8 +6,9 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -18,23 +19,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from train.cores import cores
 from train.data import augment
 from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
-from train.data.loader import MicroBatch, Normalise, Place, micro_batches, validation_shares
+from train.data.loader import Loader, MicroBatch, Normalise, Place, Request, SideStream
 from train.data.sources import Source
 from train.errors import UserError
-from train.plan import Plan
 
 Remark = tuple[str, str]  # one of these two, and the file with what is remarked on it
 NOT_PLAIN, SKIPPED = "not plain JPEG, decoded by Pillow", "skipped and replaced by their neighbours"
 WAITED_TOO_LONG = 0.05  # of an epoch's time
 
-Request = tuple[int | None, NDArray[np.int64]]  # epoch, or None for validation; image indices
+# Images of a validation batch that one worker decodes: with all of a batch, most workers would wait for the last ones.
+VALIDATION_PIECE = 16
+
+Piece = tuple[int | None, NDArray[np.int64], bool]  # a part of a request, and whether it is the last one
 
 
-class StreamLoader:
+class StreamLoader(Loader):
     """Images read, decoded and cropped by worker processes, and normalised and mirrored on the device.
 
     ``crop`` gives the crop of an epoch, or of an evaluation for None. With ``skip_bad_images`` the next image that
@@ -51,42 +53,43 @@ class StreamLoader:
         place: Place,
         seed: int,
     ) -> None:
-        self._val_images, self._place, self._seed = len(val), place, seed
-        self._normalise = Normalise(config.mean, config.std, place.device)
-        self._workers = cores(shared_by=place.local_size) if config.workers is None else config.workers
+        super().__init__(len(val), place, seed)
+        self._normalise, self._beside = Normalise(config.mean, config.std, place.device), SideStream(place.device)
+        self._workers = decoders(place.cores) if config.workers is None else config.workers
         self._sampler = _Sampler()
         self._known_remarks: set[Remark] = set()
         self._new_remarks: list[Remark] = []
+        self._answers: Generator[MicroBatch, None, None] | None = None
         self._loader: DataLoader[Any] = DataLoader(
             _Samples(train, val, crop, skip_bad_images, seed),
             sampler=self._sampler,
             batch_size=None,
             num_workers=self._workers,
-            pin_memory=place.device.type == "cuda",
+            pin_memory=place.device.type not in ("cpu", "meta"),
             persistent_workers=self._workers > 0,
             worker_init_fn=_start_worker,
             multiprocessing_context=_fork_server() if self._workers > 0 else None,
         )
 
-    def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
-        mine = micro_batches(plan, self._seed, epoch, first_step, self._place.rank)
-        return self._stream((epoch, indices) for indices in mine)
+    def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
+        self._answers = self._answer(requests)
+        return self._answers
 
-    def validation_batches(self) -> Iterator[MicroBatch]:
-        mine = validation_shares(self._val_images, self._place.rank, self._place.size)
-        return self._stream((None, indices) for indices in mine)
-
-    def _stream(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
-        self._sampler.requests = requests
+    def _answer(self, requests: Iterator[Request]) -> Generator[MicroBatch, None, None]:
+        self._sampler.pieces = (piece for request in requests for piece in pieces(*request))
+        parts: list[MicroBatch] = []
         for sample in self._loader:
             if isinstance(sample, UserError):
                 raise sample
-            images, labels, flip, remarks = sample
+            images, labels, flip, remarks, is_last = sample
             # DataLoader turns tuples into lists
             remarks = [tuple(remark) for remark in remarks]
             self._new_remarks += [remark for remark in remarks if remark not in self._known_remarks]
             self._known_remarks.update(remarks)
-            yield self._normalise(images, labels, flip)
+            parts.append(self._beside(partial(self._normalise, images, labels, flip)))
+            if is_last:
+                yield parts[0] if len(parts) == 1 else joined(parts)
+                parts = []
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)
@@ -107,22 +110,43 @@ class StreamLoader:
         return lines
 
     def close(self) -> None:
+        # a run may end before its last request, and a suspended loop would keep the workers
+        if self._answers:
+            self._answers.close()
         del self._loader
 
 
+def pieces(epoch: int | None, indices: NDArray[np.int64]) -> Iterator[Piece]:
+    """What workers decode of a request, one worker each: a micro-batch whole, a validation batch in parts."""
+    size = len(indices) if epoch is not None else VALIDATION_PIECE
+    for start in range(0, max(len(indices), 1), max(size, 1)):
+        yield epoch, indices[start : start + size], start + size >= len(indices)
+
+
+def joined(parts: Sequence[MicroBatch]) -> MicroBatch:
+    """One batch of several, its images channels last as theirs."""
+    images, labels = zip(*parts, strict=True)
+    return torch.cat([part.permute(0, 2, 3, 1) for part in images]).permute(0, 3, 1, 2), torch.cat(labels)
+
+
+def decoders(cores: int) -> int:
+    """Worker processes of a training process with so many ``cores``, of which it keeps one or two for itself."""
+    return max(1, cores - (2 if cores >= 8 else 1))
+
+
 class _Sampler:
-    """Gives DataLoader the requests of one epoch or one validation, which are set before each."""
+    """Gives DataLoader the pieces of a sequence of requests, which is set before it is begun."""
 
-    requests: Iterator[Request]
+    pieces: Iterator[Piece]
 
-    def __iter__(self) -> Iterator[Request]:
-        return self.requests
+    def __iter__(self) -> Iterator[Piece]:
+        return self.pieces
 
 
 class _Samples(Dataset[Any]):
-    """A worker's side: takes a request and returns a batch of uint8 N,H,W,C, or the error that a file caused.
+    """A worker's side: takes a piece and returns its images as uint8 N,H,W,C, or the error that a file caused.
 
-    With a batch come remarks on its files: those that only Pillow could decode, and those that were skipped.
+    With them come remarks on its files: those that only Pillow could decode, and those that were skipped.
     """
 
     def __init__(
@@ -130,8 +154,8 @@ class _Samples(Dataset[Any]):
     ) -> None:
         self._train, self._val, self._crop, self._skip, self._seed = train, val, crop, skip, seed
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, list[Remark]] | UserError:
-        epoch, indices = request
+    def __getitem__(self, piece: Piece) -> tuple[Tensor, Tensor, Tensor | None, list[Remark], bool] | UserError:
+        epoch, indices, is_last = piece
         source, crop = self._val if epoch is None else self._train, self._crop(epoch)
         images = _empty_batch(len(indices), crop.size)
         pixels, remarks, used = images.numpy(), [], indices.copy()
@@ -155,7 +179,7 @@ class _Samples(Dataset[Any]):
                         return error
                     remarks.append((SKIPPED, str(error)))
         flip = None if epoch is None else torch.from_numpy(augment.flips(self._seed, epoch, indices))
-        return images, torch.from_numpy(source.labels(used)), flip, remarks
+        return images, torch.from_numpy(source.labels(used)), flip, remarks, is_last
 
 
 def _empty_batch(count: int, size: int) -> Tensor:
@@ -189,6 +213,8 @@ def _start_worker(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
+    # the training process must not wait for a core to launch the next kernels
+    os.nice(5)
 
 
 def _end_with_the_parent() -> None:

@@ -18,11 +18,12 @@ class RunningStatistics:
 
         r = sum_p (1 - m)^(k (P - 1 - p)) r_p      where r_p starts from the old r on rank 0 and from 0 elsewhere
 
-    That is one all-reduce of one flat tensor. ``model`` is the bare module, not DDP's.
+    A rank's term is its ``share``; the step sums them in its one all-reduce. ``model`` is the bare module, not DDP's.
     """
 
-    def __init__(self, model: nn.Module, world: World) -> None:
-        self._world = world
+    def __init__(self, model: nn.Module, world: World, micro_batches: int) -> None:
+        """``micro_batches`` of a step on this rank."""
+        self._world, self._micro_batches = world, micro_batches
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         momenta = {m.momentum for m in norms}
         assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
@@ -31,11 +32,11 @@ class RunningStatistics:
         self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
 
     @contextmanager
-    def one_step(self, micro_batches: int) -> Iterator[None]:
-        """The forward passes of this rank's ``micro_batches`` of one step.
+    def one_step(self) -> Iterator[None]:
+        """The forward passes of this rank's micro-batches of one step.
 
-        Afterwards the ranks' statistics are combined. If an exception leaves the context, the step is dropped and the
-        statistics are what they were before.
+        On several ranks the statistics are this rank's own afterwards, until they are combined. If an exception leaves
+        the context, the step is dropped and the statistics are what they were before.
         """
         if not self._statistics:
             yield
@@ -49,17 +50,17 @@ class RunningStatistics:
             _copy_into(before, self._statistics)
             _copy_into(counts_before, self._counts)
             raise
-        self._combine(micro_batches)
 
-    def _combine(self, micro_batches: int) -> None:
-        world = self._world
-        if world.size == 1:
-            return
-        flat = _concatenated(self._statistics)
-        flat *= self._keep ** (micro_batches * (world.size - 1 - world.rank))
-        world.total(flat)
-        _copy_into(flat, self._statistics)
-        torch._foreach_add_(self._counts, micro_batches * (world.size - 1))
+    def share(self) -> list[Tensor]:
+        """This rank's part of the statistics after a step; their sum over all ranks goes to ``combine``."""
+        later = self._micro_batches * (self._world.size - 1 - self._world.rank)
+        return list(torch._foreach_mul(self._statistics, self._keep**later)) if self._statistics else []
+
+    def combine(self, sums: list[Tensor]) -> None:
+        """Take the sums of all ranks' shares."""
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, sums)
+            torch._foreach_add_(self._counts, self._micro_batches * (self._world.size - 1))
 
 
 def _concatenated(tensors: list[Tensor]) -> Tensor:

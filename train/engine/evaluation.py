@@ -42,15 +42,19 @@ class Evaluation:
 
         Each rank gives its own share of the images. Shares may differ in size and may be empty, but the number of
         batches is the same on every rank. ``look`` is called with images, labels and logits of every batch.
+        The model sees batches of one size, that of this rank's first: a smaller one is padded, and what the padding
+        gives is not scored.
         """
         self.model.eval()
+        size = 0
         sums = torch.zeros(4, dtype=torch.float64, device=self.precision.device)  # correct, in top 5, loss, images
         for images, labels in batches:
             if len(labels) == 0:
                 continue
+            size = size or len(labels)
             with self.precision.autocast():
-                logits = self.model(images)
-            logits = logits.float()
+                logits = self.model(padded(images, size))
+            logits = logits[: len(labels)].float()
             if look:
                 look(images, labels, logits)
             is_hit = logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]
@@ -60,3 +64,12 @@ class Evaluation:
         return Scores(
             100 * correct / images_seen, 100 * in_top5 / images_seen, loss_sum / images_seen, int(images_seen)
         )
+
+
+def padded(images: Tensor, size: int) -> Tensor:
+    """``images`` followed by as many of zeros as make ``size``, in the same memory format.
+
+    A compiled model takes every number of images for another shape to compile, or makes the shape a variable.
+    """
+    missing = size - len(images)
+    return F.pad(images, (0, 0) * (images.dim() - 1) + (0, missing)) if missing > 0 else images

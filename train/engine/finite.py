@@ -21,12 +21,15 @@ class FiniteCheck:
         self._layers = torch.zeros(len(self._parameters), dtype=torch.bool, device=device)
 
     @torch.no_grad()
-    def record(self, step: int, loss: Tensor) -> None:
-        """Look at the gradients with which ``step`` was taken, and at its ``loss``, 0-d."""
+    def record(self, step: int, loss: Tensor, loss_scale: Tensor) -> None:
+        """Look at the gradients with which ``step`` was taken, and at its ``loss`` and the next one's scale, both 0-d.
+
+        fp16 gradients that overflow are no failure while the scale, which each such step halves, is above 1.
+        """
         # a gradient's norm is not finite if one of its elements is not
         norms = torch.stack(torch._foreach_norm([p.grad for p in self._parameters if p.grad is not None]))
         failed = ~torch.isfinite(norms)
-        is_first = (self._step == NEVER) & (failed.any() | ~torch.isfinite(loss))
+        is_first = (self._step == NEVER) & (failed.any() & (loss_scale <= 1) | ~torch.isfinite(loss))
         self._step.copy_(torch.where(is_first, step, self._step))
         self._layers.copy_(torch.where(is_first, failed, self._layers))
 

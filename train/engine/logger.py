@@ -14,8 +14,8 @@ class Logger:
     ``images`` counts the images trained on since the beginning of the run, and epochs count from 1.
     """
 
-    def training(self, epoch: int) -> None:
-        """The steps of ``epoch`` begin, or continue after a resume."""
+    def training(self, epoch: int, until: int) -> None:
+        """The steps of ``epoch`` begin, or continue after a resume; the next evaluation is after epoch ``until``."""
 
     def progress(self, images: int, **figures: float) -> None:
         """A step was taken; ``figures`` such as its loss come with those whose loss is read."""
@@ -27,7 +27,7 @@ class Logger:
         """Figures of every layer after ``step`` steps, such as its trust ratio: 1-D, in the order of ``names``."""
 
     def evaluating(self, epoch: int) -> None:
-        """``epoch`` has all its steps."""
+        """``epoch`` has all its steps, and an evaluation follows."""
 
     def row(self, row: dict[str, Any]) -> None:
         """An evaluation, as it stands in ``log.jsonl``."""
@@ -51,9 +51,9 @@ class Loggers(Logger):
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = loggers
 
-    def training(self, epoch: int) -> None:
+    def training(self, epoch: int, until: int) -> None:
         for logger in self._loggers:
-            logger.training(epoch)
+            logger.training(epoch, until)
 
     def progress(self, images: int, **figures: float) -> None:
         for logger in self._loggers:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,9 @@ from train.engine.evaluation import Evaluation
 from train.engine.finite import FiniteCheck
 from train.engine.logger import Logger
 from train.engine.mistakes import COUNT, Mistakes
+from train.engine.speed import Speed
 from train.engine.step import Step
+from train.engine.stop import StopRequested
 from train.errors import Diverged, Stopped
 from train.optimizer import LayerStatistics
 from train.plan import Plan
@@ -33,18 +35,13 @@ class Checkpoints(Protocol):
         """Return when everything saved is on disk."""
 
 
-class StopRequested(Exception):
-    """A rank was asked to stop, and all ranks know it."""
-
-
 @dataclass
 class Position:
     """Where a run is, and what it has recorded on the way. It is part of every checkpoint."""
 
     step: int = 0  # optimizer steps taken
     rows: int = 0  # evaluations logged
-    epoch_loss: float = 0.0  # sum of the step losses of the epoch, nats
-    epoch_seconds: float = 0.0  # spent on the steps of the epoch
+    epoch_loss: float = 0.0  # sum of the step losses since the last evaluation, nats
     seconds: float = 0.0  # spent on the run
     best_top1: float = 0.0
     last_top1: float = 0.0
@@ -68,7 +65,6 @@ class Training:
     plan: Plan
     log: Logger
     checkpoints: Checkpoints | None
-    stop: Callable[[], bool]  # whether this process was asked to stop
     class_names: list[str]
     identity: dict[str, Any]  # what a checkpoint records of its run
     log_every_steps: int
@@ -77,10 +73,12 @@ class Training:
     save_every_seconds: float
     stop_at_top1: float | None  # percent
     remark: Callable[[int, float], str | None]  # on the top-1 after an epoch
-    after_step: Callable[[], None]
+    before_micro_batch: Callable[[], None]
 
     def __post_init__(self) -> None:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
+        self.votes = self.take_step.votes
+        self._speed = Speed()
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -88,6 +86,7 @@ class Training:
         # added up on the device, and read where it is logged or saved
         self._epoch_loss = torch.tensor(position.epoch_loss, dtype=torch.float64, device=self.device)
         self._finite = FiniteCheck(self.model, self.device)
+        self._speed.restart()
         self._saved_at = time.monotonic()
 
     # What the run has reached
@@ -111,20 +110,25 @@ class Training:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of the steps since the last evaluation; None when there were none."""
-        steps = self.position.step - self.position.rows * self.plan.steps_per_epoch
-        return steps * self.plan.total / max(self.position.epoch_seconds, 1e-9) if steps else None
+        """Of this process's steps since the last evaluation, without its start; None when there were none."""
+        return self._speed.per_second(self.plan.total)
+
+    @property
+    def _steps_since_evaluation(self) -> int:
+        return self.position.step - self.plan.evaluated_epoch(self.position.rows) * self.plan.steps_per_epoch
 
     # Its state
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
+        scaler = self.take_step.scaler
         return {
             **self.identity,
             "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
             "model": self.model.state_dict(),
             "optimizer": self.take_step.optimizer.state_dict(),
             **({"average": self.average.model.state_dict()} if self.average else {}),
+            **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -132,7 +136,10 @@ class Training:
         self.take_step.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
-        self._start_at(Position(**state["position"]))
+        if "scaler" in state:
+            self.take_step.scaler.load_state_dict(state["scaler"])
+        # checkpoints of 0.1 hold the time of the epoch, which is measured anew
+        self._start_at(Position(**{k: v for k, v in state["position"].items() if k != "epoch_seconds"}))
 
     def save(self, *, best: bool = False) -> None:
         if self.checkpoints:
@@ -158,11 +165,14 @@ class Training:
         not finite.
         """
         limit = self.plan.steps if max_steps is None else min(max_steps, self.plan.steps)
+        batches = self.loader.run_batches(self.plan, self.position.step, self._is_evaluation_due)
+        self._timed = Timed(batches, self.before_micro_batch)
+        self._batches = self._with_picture(self._timed) if self.position.step == 0 else self._timed
         try:
             while True:
                 # First, because a run may have been saved between an epoch's last step and its evaluation.
-                if self.position.rows < self.position.step // self.plan.steps_per_epoch:
-                    self._evaluate_epoch()
+                if self._is_evaluation_due:
+                    self._evaluate()
                 if self.position.step >= limit or self.has_reached_top1:
                     break
                 self._train_epoch(limit)
@@ -175,54 +185,61 @@ class Training:
                 f"stopped after step {self.position.step}, everything is saved: start the same command again"
             ) from None
         if self.position.step < self.plan.steps:
+            if self._steps_since_evaluation:
+                self._log_waiting()
             self._check_finite()
             self.save()
         if self.checkpoints:
             self.checkpoints.wait()
 
+    @property
+    def _is_evaluation_due(self) -> bool:
+        return self.position.rows < self.plan.evaluations(self.position.step // self.plan.steps_per_epoch)
+
     def _train_epoch(self, limit: int) -> None:
         """The steps from where the run is to the end of this epoch, or to ``limit``."""
         plan, position = self.plan, self.position
-        epoch, first = divmod(position.step, plan.steps_per_epoch)
-        self.log.training(epoch + 1)
-        batches = Timed(self.loader.training_batches(plan, epoch, first))
-        entered = time.perf_counter()
-        stream = self._with_picture(batches) if position.step == 0 else batches
-        for step in range(position.step, min((epoch + 1) * plan.steps_per_epoch, limit)):
+        epoch = position.step // plan.steps_per_epoch
+        self.log.training(epoch + 1, until=plan.evaluated_epoch(position.rows + 1))
+        end = min((epoch + 1) * plan.steps_per_epoch, limit)
+        self._speed.begin(position.step)
+        for step in range(position.step, end):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
-            loss = self.take_step(self._until_stopped(islice(stream, plan.accumulation)), self.lr(step))
-            self._finite.record(step, loss)
+            loss = self.take_step(self.votes.within(islice(self._batches, plan.accumulation)), self.lr(step))
+            self._finite.record(step, loss, self.take_step.loss_scale)
             if self.average:
                 self.average.update()
-            self.after_step()
             self._epoch_loss += loss
             position.step = step + 1
-            self._log_step(loss, batches.seconds / (time.perf_counter() - entered))
+            self._log_step(loss)
+            if position.step == end or not self._speed.has_started:
+                # the first step of a process ends its start, and the last one leaves nothing for the device to compute
+                loss.item()
+                self._speed.reach(position.step)
             seconds = time.perf_counter() - began
-            position.epoch_seconds += seconds
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
                 self._save_if_finite()
-        # all ranks wait in a step for the one that waited longest
-        waited = max(self.world.gather(batches.seconds / max(time.perf_counter() - entered, 1e-9)))
-        self.log.scalars(self.images, {"data/waiting_share": waited})
-        self._say_remarks(waited if self.world.is_chief else 0.0)
+            self.votes.after_step(seconds)
 
-    def _evaluate_epoch(self) -> None:
+    def _evaluate(self) -> None:
+        """Evaluate after the epoch's last step, and log the row of all steps since the evaluation before."""
         plan, position = self.plan, self.position
-        epoch, speed, began = position.rows + 1, self.images_per_second, time.perf_counter()
+        steps, speed, began = self._steps_since_evaluation, self.images_per_second, time.perf_counter()
+        epoch = plan.evaluated_epoch(position.rows + 1)
         self.log.evaluating(epoch)
         self.world.activity = f"evaluating epoch {epoch}"
+        self._log_waiting()
         # Only the last evaluation's mistakes are shown, but with stop_at_top1 any evaluation may be the last.
         mistakes = Mistakes() if epoch == plan.epochs or self.stop_at_top1 is not None else None
-        batches = self._until_stopped(self.loader.validation_batches())
+        batches = self.votes.within(islice(self._batches, self.loader.validation_rounds))
         scores = self.evaluate(batches, mistakes.add if mistakes else None)
         position.seconds += time.perf_counter() - began
         if remark := self.remark(epoch, scores.top1):
             self.log.say(remark)
         self._say_remarks(waited=0.0)
-        position.rows = epoch
+        position.rows += 1
         position.last_top1 = scores.top1
         if mistakes and self.is_finished:
             self._show(mistakes)
@@ -234,7 +251,7 @@ class Training:
                 "step": position.step,
                 "images": self.images,
                 "lr": self.lr(position.step - 1),
-                "train_loss": self._epoch_loss.item() / plan.steps_per_epoch,
+                "train_loss": self._epoch_loss.item() / steps,
                 "val_loss": scores.loss,
                 "val_top1": scores.top1,
                 "val_top5": scores.top5,
@@ -243,18 +260,10 @@ class Training:
             }
         )
         self._epoch_loss.zero_()
-        position.epoch_seconds = 0.0
+        self._speed.restart()
         if is_best:
             self.save(best=True)
-        if self.layers_every_epochs and epoch % self.layers_every_epochs == 0:
-            self._log_layers()
-
-    def _until_stopped(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """``batches``, until any rank was asked to stop; all ranks learn of it at the same batch."""
-        for batch in batches:
-            if self.world.vote(self.stop()):
-                raise StopRequested
-            yield batch
+        self._timed.restart()
 
     # Logging
 
@@ -263,19 +272,23 @@ class Training:
         first = next(batches)
         # logged at the images of the first step, so that a run that restarts from its beginning supersedes it
         self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
-        return chain([first], batches)
+        yield first
+        yield from batches
 
-    def _log_step(self, loss: Tensor, waited: float) -> None:
+    def _log_step(self, loss: Tensor) -> None:
         """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
         step = self.position.step
-        if step % self.log_every_steps and step % self.plan.steps_per_epoch:
+        epoch, since = divmod(step, self.plan.steps_per_epoch)
+        if step % self.log_every_steps and since:
             self.log.progress(self.plan.total)
         else:
             value = loss.item()
+            self._speed.reach(step)
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
-            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=waited)
-        if self.layers_every_steps and step % self.layers_every_steps == 0:
+            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
+        of_epoch = self.layers_every_epochs and since == 0 and epoch % self.layers_every_epochs == 0
+        if of_epoch or self.layers_every_steps and step % self.layers_every_steps == 0:
             self._log_layers()
 
     def _log_layers(self) -> None:
@@ -284,10 +297,14 @@ class Training:
             self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
 
     def _show(self, mistakes: Mistakes) -> None:
-        worst = mistakes.worst(self.world)
-        if len(worst.images):
-            captions = worst.captions(self.class_names)
-            self.log.picture(self.images, "images/mistakes", self.loader.pixels(worst.images), captions)
+        if worst := mistakes.worst(self.world, self.loader.pixels):
+            self.log.picture(self.images, "images/mistakes", worst.images, worst.captions(self.class_names))
+
+    def _log_waiting(self) -> None:
+        # all ranks wait in a step for the one that waited longest
+        waited = max(self.world.gather(self._timed.share))
+        self.log.scalars(self.images, {"data/waiting_share": waited})
+        self._say_remarks(waited if self.world.is_chief else 0.0)
 
     def _say_remarks(self, waited: float) -> None:
         """Each rank's own, on the images that it has read."""
@@ -321,15 +338,24 @@ class Training:
 
 
 class Timed(Iterator[MicroBatch]):
-    """``batches``, and the ``seconds`` that the host waited for them."""
+    """``batches``, with a call ``before_each``, and the share of the time that the host waited for them."""
 
-    def __init__(self, batches: Iterator[MicroBatch]) -> None:
-        self._batches = batches
-        self.seconds = 0.0
+    def __init__(self, batches: Iterator[MicroBatch], before_each: Callable[[], None]) -> None:
+        self._batches, self._before_each = batches, before_each
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._began, self._waited = time.perf_counter(), 0.0
+
+    @property
+    def share(self) -> float:
+        return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
     def __next__(self) -> MicroBatch:
+        self._before_each()
         began = time.perf_counter()
         try:
             return next(self._batches)
         finally:
-            self.seconds += time.perf_counter() - began
+            self._waited += time.perf_counter() - began

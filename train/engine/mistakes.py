@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ class Worst(NamedTuple):
     probabilities: Tensor  # of the predicted class; -1 where the prediction is right
     labels: Tensor
     predictions: Tensor
-    images: Tensor  # N,3,H,W, normalised
+    images: Tensor  # N,3,H,W, normalised, while they are collected; at the end uint8 N,H,W,3
 
     def captions(self, class_names: Sequence[str]) -> list[str]:
         """Two lines for each image: the true class, and the predicted one with its probability."""
@@ -43,11 +43,29 @@ class Mistakes:
         batch = _largest(Worst(wrong, labels, predictions, images))
         self._kept = batch if self._kept is None else _largest(_joined([self._kept, batch]))
 
-    def worst(self, world: World) -> Worst:
-        """The images on the CPU; every rank must call it, and all get the same."""
-        kept = None if self._kept is None else Worst(*(values.cpu() for values in self._kept))
-        worst = _largest(_joined([share for share in world.gather(kept) if share is not None]))
-        return Worst(*(values[worst.probabilities >= 0] for values in worst))
+    def worst(self, world: World, pixels: Callable[[Tensor], Tensor]) -> Worst | None:
+        """The images on the chief, their ``pixels`` as uint8 N,H,W,3; None elsewhere, and where nothing was wrong.
+
+        Every rank must call it. From a few numbers of each, all ranks learn whose images these are, and only those send
+        images, to the chief: with many processes everything else would be gigabytes.
+        """
+        kept = self._kept
+        mine = torch.empty(0, 3) if kept is None else torch.stack([values.cpu().double() for values in kept[:3]], dim=1)
+        ranks = world.gather(mine)
+        numbers = torch.cat(ranks)
+        owners = torch.cat([torch.full((len(share),), rank) for rank, share in enumerate(ranks)])
+        order = numbers[:, 0].argsort(descending=True, stable=True)[:COUNT]
+        order = order[numbers[order, 0] >= 0]
+        numbers, owners = numbers[order], owners[order]
+        # a rank keeps the most confident first, so that those chosen are its first ones
+        images = None if kept is None else pixels(kept.images[: int((owners == world.rank).sum())]).cpu()
+        sent = world.send_to_chief(images, owners.unique().tolist())
+        if not sent:
+            return None
+        by_rank = torch.cat([of_rank for of_rank in sent if of_rank is not None])
+        images = torch.empty_like(by_rank)
+        images[owners.argsort(stable=True)] = by_rank
+        return Worst(numbers[:, 0], numbers[:, 1].long(), numbers[:, 2].long(), images)
 
 
 def _joined(parts: Sequence[Worst]) -> Worst:

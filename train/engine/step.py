@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.profiler import record_function
 
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
+from train.engine.stop import StopVotes
 from train.processes.world import World
 
 
@@ -23,31 +25,42 @@ class Step:
     model: nn.Module  # as it is called: in DDP, or bare on a single process
     optimizer: Optimizer
     statistics: RunningStatistics
+    votes: StopVotes
     world: World
     precision: Precision
     label_smoothing: float
     micro_batches: int  # per step on this rank
+    scaler: GradScaler  # of the loss, for fp16
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.
 
         All micro-batches, on all ranks, have one size. Returns the mean loss over all ranks before the step, in nats,
         0-d float32 and still on the device: reading it waits. The gradients remain until the next call. If ``batches``
-        raises, the step is dropped: weights and statistics are as before.
+        raises, the step is dropped: weights and statistics are as before. A step whose fp16 gradients overflow leaves
+        the weights as they are; an optimizer other than LARS makes the host wait for the device to learn of it.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
-        with self.statistics.one_step(self.micro_batches):
+        with self.statistics.one_step():
             for i, (images, labels) in enumerate(batches):
                 is_last = i == self.micro_batches - 1
                 # gradients add up on each rank; the last backward pass averages them over the ranks
                 with nullcontext() if is_last else self.world.without_sync(self.model):
                     loss_sum += self._forward_backward(images, labels)
+        loss = self._combined(loss_sum)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
-        return self.world.total(loss_sum) / self.world.size
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    @property
+    def loss_scale(self) -> Tensor:
+        """What the next step's loss is multiplied by, 0-d, on the device; 1 without fp16."""
+        return self.scaler.scale(torch.ones((), device=self.precision.device))
 
     def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of one micro-batch, and return its part of the mean loss."""
@@ -56,5 +69,15 @@ class Step:
                 logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing) / self.micro_batches
         with record_function("backward"):
-            loss.backward()
+            self.scaler.scale(loss).backward()
         return loss.detach()
+
+    def _combined(self, loss_sum: Tensor) -> Tensor:
+        """The mean loss over all ranks; statistics and ballots are combined with it, in one collective."""
+        if self.world.size == 1:
+            return loss_sum
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), *self.statistics.share()]
+        loss, ballots, *statistics = self.world.totals(mine)
+        self.votes.count(ballots)
+        self.statistics.combine(statistics)
+        return loss / self.world.size

@@ -92,7 +92,8 @@ class BoardLogger(Logger):
             self.scalars(images, {f"{kind}/{n}": v for n, v in zip(names, values.tolist(), strict=True)})
 
     def row(self, row: dict[str, Any]) -> None:
-        self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items()})
+        # a row whose steps another process took has no speed
+        self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items() if row[key] is not None})
         self._writer.flush()
 
     def picture(self, images: int, tag: str, pixels: Tensor, captions: Sequence[str] = ()) -> None:

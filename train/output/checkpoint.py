@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import re
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,44 +55,48 @@ def digest(content: bytes) -> str:
 class CheckpointWriter:
     """Writes a run's checkpoints in a thread; training waits only for the copy to memory.
 
-    It keeps the newest ``keep`` and the best. An OSError of the thread is raised by the next call.
+    It keeps the newest ``keep`` and the best. A state that still waits for the disk gives way to a later one of its
+    kind. An OSError of the thread is raised by the next call.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self._keep = folder, keep
-        self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._waiting: dict[str, tuple[int, dict[str, Any]]] = {}  # by kind: step and state
+        self._writes: list[Future[None]] = []
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(".*.tmp"):
             left_over.unlink()
 
     def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
         """Save ``state`` after ``step`` steps; ``best``: as that of the best evaluation."""
-        self.wait()
+        self._raise_errors(of=[write for write in self._writes if write.done()])
         kind = "best" if best else "step"
-        self._thread = threading.Thread(target=self._write, args=(kind, step, _copied(state)), name="checkpoint")
-        self._thread.start()
+        self._waiting[kind] = step, _copied(state)
+        self._writes.append(self._thread.submit(self._write, kind))
 
     def wait(self) -> None:
         """Return when everything saved is on disk."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._raise_errors(of=self._writes)
 
-    def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
-        try:
-            content = to_bytes(state)
-            path = self.folder / f"{kind}-{step:09d}-{digest(content)}.pt"
-            write_whole(path, content)
-            kept = newest_first(self.folder, kind)
-            same = [old for old in kept if old.name.startswith(f"{kind}-{step:09d}-") and old != path]
-            for old in {*same, *kept[1 if kind == "best" else self._keep :]}:
-                old.unlink()
-        except OSError as error:
-            self._error = error
+    def _raise_errors(self, of: list[Future[None]]) -> None:
+        """Wait for these writes, and raise the error of the first that failed."""
+        self._writes = [write for write in self._writes if write not in of]
+        for write in of:
+            write.result()
+
+    def _write(self, kind: str) -> None:
+        if kind not in self._waiting:
+            # the write before has taken the later state
+            return
+        step, state = self._waiting.pop(kind)
+        content = to_bytes(state)
+        path = self.folder / f"{kind}-{step:09d}-{digest(content)}.pt"
+        write_whole(path, content)
+        kept = newest_first(self.folder, kind)
+        same = [old for old in kept if old.name.startswith(f"{kind}-{step:09d}-") and old != path]
+        for old in {*same, *kept[1 if kind == "best" else self._keep :]}:
+            old.unlink()
 
 
 def _copied(value: Any) -> Any:

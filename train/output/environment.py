@@ -1,4 +1,4 @@
-"""The conditions of a run, for its ``result.json``: versions, hardware and commit."""
+"""The conditions of a run, for its ``result.json``: versions, hardware and commits."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(processes: int) -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [kind.get_device_name(i) for kind in (torch.cuda, torch.xpu) for i in range(kind.device_count())]
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -42,14 +42,33 @@ def _cpu_name() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
+def conditions(processes: int, command: str, commits: list[str | None]) -> dict[str, Any]:
+    """What a record says of how its run was made; ``commits`` are those that trained it, the first start's first."""
+    return {
+        "versions": versions(),
+        "hardware": hardware(processes),
+        "command": command,
+        "commit": commits[0],
+        "resumed_by": commits[1:],
+    }
+
+
+def with_commit(commits: list[str | None], now: str | None) -> list[str | None]:
+    """``commits`` that trained a run so far, and ``now`` of this start where it is another one."""
+    return commits if commits and commits[-1] == now else [*commits, now]
+
+
 def commit() -> str | None:
-    """The commit of the running code, with ``-dirty`` if it was changed; None outside a git checkout."""
+    """The commit of the running code, with ``-dirty`` if it was changed; None outside a git checkout.
+
+    ``scripts`` counts as code: every benchmark and the list of experiments are there.
+    """
     here = Path(__file__).parent
     try:
         # an installed copy may be inside a checkout that is not its own
         subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changes = ["git", "status", "--porcelain", "--", "lars", "train", "configs"]
+        changes = ["git", "status", "--porcelain", "--", "lars", "train", "configs", "scripts"]
         status = subprocess.run(changes, cwd=here.parents[1], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -34,7 +34,10 @@ class MLPerfLogger(Logger):
         self._path = path
         kept = [] if rows is None else self._lines_until(rows)
         write_whole(path, "".join(kept).encode())
-        self._counts = Counter(_event(line)["key"] for line in kept)
+        events = [_event(line) for line in kept]
+        self._counts = Counter(event["key"] for event in events)
+        blocks = [event["metadata"]["first_epoch_num"] for event in events if event["key"] == "block_start"]
+        self._block = blocks[-1] if blocks else 1  # the first epoch of the block that is open
         if rows is None:
             # the app does not empty the system's caches
             self._log("cache_clear", False)
@@ -73,16 +76,17 @@ class MLPerfLogger(Logger):
             file.write(f":::MLLOG {json.dumps(event)}\n")
         self._counts[key] += 1
 
-    def training(self, epoch: int) -> None:
+    def training(self, epoch: int, until: int) -> None:
         if not self._counts["run_start"]:
             # everything is built
             self._log("init_stop")
             self._log("run_start")
-        if self._counts["block_start"] < epoch:
-            self._log("block_start", first_epoch_num=epoch, epoch_count=1)
+        if self._counts["block_start"] == self._counts["block_stop"]:
+            self._block = epoch
+            self._log("block_start", first_epoch_num=epoch, epoch_count=until - epoch + 1)
 
     def evaluating(self, epoch: int) -> None:
-        self._log("block_stop", first_epoch_num=epoch)
+        self._log("block_stop", first_epoch_num=self._block)
         self._log("eval_start", epoch_num=epoch)
 
     def row(self, row: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class ProgressLogger(Logger):
             dynamic_ncols=True,
         )
 
-    def training(self, epoch: int) -> None:
+    def training(self, epoch: int, until: int) -> None:
         self._bar.set_description(f"epoch {epoch}/{self._epochs}")
 
     def evaluating(self, epoch: int) -> None:

@@ -18,6 +18,8 @@ from train.output import checkpoint
 
 # keys that 0.1 wrote into a run's config.yaml and that say nothing of the run
 RETIRED = ("plan.",)
+# keys that it did not have, with the values that a run had without them
+ADDED = {"evaluate_every": 1}
 
 
 class RunFolder:
@@ -59,7 +61,7 @@ class RunFolder:
             checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
             return
         try:
-            before = flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+            before = ADDED | flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
         except YAMLError as error:
             raise UserError(f"{path} is damaged: restore it, or give another name=NAME") from error
         flat = flatten(now)
@@ -84,7 +86,11 @@ class RunFolder:
             raise UserError(f"{path} is damaged: delete it, and the same command finishes the run again") from error
 
     def mark(self, ended: Stopped | Diverged | None) -> None:
-        """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both."""
+        """Write the file ``stopped`` or ``diverged``, which tells a launcher what to do; None removes both.
+
+        A ``diverged.json`` of an earlier attempt goes too.
+        """
+        (self.path / "diverged.json").unlink(missing_ok=True)
         for kind, name in ((Stopped, "stopped"), (Diverged, "diverged")):
             if isinstance(ended, kind):
                 checkpoint.write_whole(self.path / name, f"{ended}\n".encode())

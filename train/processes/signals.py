@@ -35,4 +35,4 @@ class StopRequest:
             os.write(2, b"\nleaving at once; the last checkpoint is intact\n")
             os._exit(Stopped.exit_code)
         if not again and sys.stderr.isatty():
-            os.write(2, b"\nsaving after this micro-batch; Ctrl-C again leaves at once\n")
+            os.write(2, b"\nsaving after this step; Ctrl-C again leaves at once\n")

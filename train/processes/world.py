@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
@@ -18,7 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from train.cores import allowance, cores, share
 from train.errors import RunEnded
+from train.processes.accelerator import BACKENDS, accelerator, accelerators
 
 T = TypeVar("T")
 
@@ -47,6 +49,13 @@ def _store(world: World, timeout: timedelta) -> dist.Store | None:
     return dist.PrefixStore(f"lars-imagenet/{attempt}/{group}", store)
 
 
+def _set_timeout(device: torch.device, timeout: timedelta) -> None:
+    """Set the timeout of the default group's collectives on ``device`` alone; torch has no public function for it."""
+    group = dist.group.WORLD
+    assert group is not None
+    group._get_backend(device)._set_default_timeout(timeout)
+
+
 class World:
     """This process among all: its rank, its device and the collective operations.
 
@@ -56,7 +65,10 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        kind = accelerator()
+        # a launcher may show each process one GPU alone
+        self.device = torch.device(kind, local_rank % accelerators()) if kind else torch.device("cpu")
+        self.cores = cores(shared_by=local_size)
         self._pending_vote: tuple[dist.Work, Tensor] | None = None
         self.activity = "starting"  # for the message of a process that loses the others
 
@@ -65,7 +77,8 @@ class World:
         """Join the process group that torchrun started; without torchrun this is a single process.
 
         A collective that waits longer than ``timeout_minutes`` for another process raises. On GPUs NCCL's watchdog
-        ends the process instead.
+        ends the process instead, after a third of that: while gloo may wait for a chief that makes the data, all
+        processes take their steps at the same time, and one that waits has lost another.
         """
         if not under_torchrun():
             return cls()
@@ -75,14 +88,19 @@ class World:
         from torch.distributed.nn import functional  # noqa: F401
 
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-        if world.device.type == "cuda":
-            torch.cuda.set_device(world.device)
-        # gloo in addition to nccl: votes and messages travel between CPUs and never wait for a GPU
-        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        kind, backend = world.device.type, "gloo"
+        if kind != "cpu":
+            torch.accelerator.set_device_index(world.device.index)
+            # gloo in addition: votes and messages travel between CPUs and never wait for a GPU
+            backend = f"cpu:gloo,{kind}:{BACKENDS[kind]}"
         timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             backend, store=_store(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
         )
+        if world.device.type == "cuda":
+            _set_timeout(world.device, timeout / 3)
+        mine = allowance()
+        world.cores = share(mine, world.gather(mine))
         return world
 
     def leave(self) -> None:
@@ -103,11 +121,17 @@ class World:
             dist.all_reduce(x)
         return x
 
+    def totals(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The sums over all ranks of tensors of one dtype, which keep their shapes: one collective for all of them."""
+        flat = self.total(torch.cat([part.flatten() for part in parts]))
+        sums = flat.split([part.numel() for part in parts])
+        return [whole.view_as(part) for whole, part in zip(sums, parts, strict=True)]
+
     def data_parallel(self, model: nn.Module) -> nn.Module:
         """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
         if self.size == 1:
             return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
+        ids = None if self.device.type == "cpu" else [self.device.index]
         with warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
             warnings.simplefilter("ignore", FutureWarning)
@@ -153,6 +177,25 @@ class World:
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
+        return values
+
+    def send_to_chief(self, value: T, ranks: Sequence[int]) -> list[T]:
+        """What each of ``ranks`` gives as ``value``, in that order, on the chief; [] on any other rank.
+
+        Every rank must call it with the same ``ranks``; those that are not among them send nothing. Tensors must be on
+        the CPU.
+        """
+        cpu = torch.device("cpu")
+        if not self.is_chief:
+            if self.rank in ranks:
+                dist.send_object_list([value], dst=0, device=cpu)
+            return []
+        values = []
+        for rank in ranks:
+            message = [value]
+            if rank != self.rank:
+                dist.recv_object_list(message, src=rank, device=cpu)
+            values.append(message[0])
         return values
 
     def vote(self, yes: bool) -> bool:

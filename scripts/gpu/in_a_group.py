@@ -1,0 +1,28 @@
+"""The app in a process group that it would not form by itself: ``torchrun ... in_a_group.py BACKEND OVERRIDES``.
+
+A single process in DDP, or several that share one GPU, for which the backend must be gloo.
+"""
+
+import os
+import sys
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.main import main
+from train.processes.world import World
+
+
+def wrapped(self: World, model: nn.Module) -> nn.Module:
+    ids = None if self.device.type == "cpu" else [self.device.index]
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+if __name__ == "__main__":
+    backend = sys.argv.pop(1)
+    os.environ["LOCAL_RANK"] = "0"
+    form = dist.init_process_group
+    dist.init_process_group = lambda _, **options: form(backend, **options)
+    World.data_parallel = wrapped  # type: ignore[method-assign]
+    main()
