@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from torch.optim.optimizer import Optimizer
 
 from lars.overflow import unless_overflow
 from lars.ratio import Variant
+from lars.state import check_state
 from lars.update import (
     LayerStatistics,
     fused_cpu,
     grads_of,
+    is_finite,
+    lr_inside,
     multi_tensor,
     scaled_gradients,
     takes_fused_cpu,
@@ -59,20 +62,23 @@ class LARS(Optimizer):
         clip: LARC (apex, timm): ``ratio = min(ratio / lr, 1)``, so no step is longer than the plain one.
         max_ratio: the largest ratio (NUS: 50), or None.
         clamp: each element of d is clamped to [-clamp, clamp] after the norms are taken (NUS: 10), or None.
+        skip_without_decay: groups whose weight decay is 0 are stepped as with ``lars=False`` (bolts, lightly, timm).
         momentum: the name of ``momentum_form`` in lars 0.1; deprecated.
 
-    Each parameter group has ``lars`` (False: ``optimizer`` alone steps the group, with the group's weight decay),
-    ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. State dicts are those of the wrapped
-    optimizer, in both directions. ``step`` leaves ``p.grad`` unchanged.
+    Each parameter group has ``lars``, ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. With
+    ``lars`` False, ``optimizer`` alone steps the group, with the group's weight decay, and with lr inside the buffer
+    where ``momentum_form`` is "caffe". State dicts are those of the wrapped optimizer, in both directions. ``step``
+    leaves ``p.grad`` unchanged.
 
     A norm that is not finite gives a step that is not finite, never an unscaled one.
 
     ``torch.amp.GradScaler.step`` hands over its ``found_inf`` as a tensor: a step whose gradients overflowed changes
     neither weights nor state, and on a GPU the host does not wait to learn of it. Such a step keeps a copy of both.
 
-    Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS; ValueError for an option out of its range,
-    a ``momentum_form`` that the base does not support, or a base with decoupled weight decay that is not 0; and
-    RuntimeError in ``step`` for sparse gradients of a group with ``lars=True``.
+    Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS, and for an unknown argument; ValueError for an
+    option out of its range, a ``momentum_form`` that the base does not support, a base with decoupled weight decay that
+    is not 0, or, in ``load_state_dict``, a state that is not of this optimizer; and RuntimeError in ``step`` for sparse
+    gradients of an adapted group.
 
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     >>> optimizer = LARS(torch.optim.SGD([w], lr=1.0), trust_coef=0.1)
@@ -96,13 +102,26 @@ class LARS(Optimizer):
         clip: bool = False,
         max_ratio: float | None = None,
         clamp: float | None = None,
+        skip_without_decay: bool = False,
         momentum: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
-        momentum_form = _renamed("momentum", momentum, momentum_form)
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"LARS wraps a torch.optim.Optimizer, not {type(optimizer).__name__}")
+            raise TypeError(
+                f"LARS wraps a torch.optim.Optimizer, not {type(optimizer).__name__}: "
+                "write LarsSGD(params, lr=...) to build one from parameters"
+            )
+        if unknown or not isinstance(momentum, (str, type(None))):
+            name, value = next(iter(unknown.items()), ("momentum", momentum))
+            raise TypeError(
+                f"LARS has no argument {name}={value!r}: arguments of SGD go to the wrapped optimizer, "
+                "or to LarsSGD(params, lr=...)"
+            )
+        momentum_form = _renamed("momentum", momentum, momentum_form)
         if isinstance(optimizer, LBFGS):
-            raise TypeError("LARS cannot wrap LBFGS, which evaluates its closure many times within a step")
+            raise TypeError(
+                "LARS cannot wrap LBFGS, which evaluates its closure many times within a step: wrap torch.optim.SGD"
+            )
         if not (0 <= eps < math.inf and 0 <= trust_coef < math.inf):
             raise ValueError(f"eps={eps} and trust_coef={trust_coef} must be finite and not negative")
         if ratio not in ("paper", "decayed"):
@@ -116,7 +135,7 @@ class LARS(Optimizer):
         self.optim = optimizer
         self.eps = eps
         self.trust_coef = trust_coef
-        self.variant = Variant(ratio, momentum_form, clip, max_ratio, clamp)
+        self.variant = Variant(ratio, momentum_form, clip, max_ratio, clamp, skip_without_decay)
         # sets up hooks and profiling as torch does, without parameter groups of our own
         super().__setstate__({})
         self._fill_groups()
@@ -141,6 +160,11 @@ class LARS(Optimizer):
             group.setdefault("lars", True)
             group.setdefault("trust_coef", self.trust_coef)
             group.setdefault("lars_eps", self.eps)
+            if not (0 <= group["trust_coef"] < math.inf and 0 <= group["lars_eps"] < math.inf):
+                raise ValueError(
+                    f"a group's trust_coef={group['trust_coef']} and lars_eps={group['lars_eps']} "
+                    "must be finite and not negative"
+                )
             decoupled = type(self.optim).__name__ in DECOUPLED or group.get("decoupled_weight_decay")
             if group["lars"] and decoupled and group.get("weight_decay", 0) != 0:
                 raise ValueError(
@@ -173,15 +197,17 @@ class LARS(Optimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what this class, torchlars or the wrapped optimizer alone saved: they share one format."""
+        """Load what this class, torchlars or the wrapped optimizer alone saved: they share one format.
+
+        ValueError, before anything changes, for a state that is not of this optimizer and these parameters.
+        """
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
+        check_state(self.optim, state_dict)
         # keys that the saved groups lack, such as those of a plain SGD, keep their values here
         ours = [{k: g[k] for k in ("lars", "trust_coef", "lars_eps")} for g in self.param_groups]
         saved = state_dict["param_groups"]
-        groups = [{**mine, **group} for mine, group in zip(ours, saved, strict=False)]
-        # the base refuses a different number of groups
-        groups = groups if len(saved) == len(ours) else saved
+        groups = [{**mine, **group} for mine, group in zip(ours, saved, strict=True)]
         self.optim.load_state_dict({**state_dict, "param_groups": groups})
         self._fill_groups()
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -219,11 +245,35 @@ class LARS(Optimizer):
 
     def names(self) -> list[str]:
         """Names of ``adapted_parameters``: the model's if ``optimizer`` got named ones, else ``group.index``."""
-        known = {}
+        known = self._names()
+        return [known[p] for p in self.adapted_parameters]
+
+    def _names(self) -> dict[Tensor, str]:
+        known: dict[Tensor, str] = {}
         for g, group in enumerate(self.param_groups):
             given = group.get("param_names") or [f"{g}.{i}" for i in range(len(group["params"]))]
-            known.update({id(p): name for p, name in zip(group["params"], given, strict=True)})
-        return [known[id(p)] for p in self.adapted_parameters]
+            known.update(zip(group["params"], given, strict=True))
+        return known
+
+    def first_not_finite(self) -> tuple[str, str] | None:
+        """The name of the first tensor with a NaN or an infinity, and "weight" or "gradient"; None if there is none.
+
+        Adapted tensors are judged by the norms of the last step, all weights before all gradients: a weight that is
+        not finite makes most gradients so. Other tensors are judged, after them, by what they hold now, the gradient
+        first: it may have just spoiled the weight. Nothing is read on the host until this is called. A shard of a
+        DTensor outside LARS is judged on its own process.
+        """
+        for what, norms in (("weight", self.weight_norms), ("gradient", self.gradient_norms)):
+            wrong = (~torch.isfinite(norms)).nonzero()
+            if len(wrong):
+                return self.names()[int(wrong[0])], what
+        adapted = set(self.adapted_parameters)
+        for p, name in self._names().items():
+            if p not in adapted:
+                for what, x in (("gradient", p.grad), ("weight", p)):
+                    if x is not None and not is_finite(x):
+                        return name, what
+        return None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -232,8 +282,13 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if any(p.grad is not None and p.grad.is_sparse for g in self.param_groups if g["lars"] for p in g["params"]):
-            raise RuntimeError("LARS needs dense gradients: give sparse ones a group with lars=False")
+        for group in filter(self._adapts, self.param_groups):
+            sparse = [p for p in group["params"] if p.grad is not None and p.grad.is_sparse]
+            if sparse:
+                raise RuntimeError(
+                    f"LARS needs dense gradients, and that of {self._names()[sparse[0]]} is sparse: "
+                    "give it a group with lars=False"
+                )
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is not None:
@@ -253,8 +308,10 @@ class LARS(Optimizer):
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if p.grad is not None]
-                if not group["lars"] or not params:
+                if not self._adapts(group) or not params:
                     rest.append(group)
+                    if self.variant.momentum_form == "caffe":
+                        restores.append(_hand_over(group, params, lr_inside(group, params), lr=1.0))
                     continue
                 statistics = self._step_group(group, params)
                 if statistics is None:
@@ -269,6 +326,10 @@ class LARS(Optimizer):
                 restore()
         self._measured[:] = measured
 
+    def _adapts(self, group: dict[str, Any]) -> bool:
+        skipped = self.variant.skip_without_decay and group.get("weight_decay", 0) == 0
+        return bool(group["lars"]) and not skipped
+
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> LayerStatistics | None:
         """Step a group of a plain SGD without calling it; None where only the base's own step will do."""
         base = self.optim
@@ -280,7 +341,10 @@ class LARS(Optimizer):
             if takes(group, params, self.variant):
                 return step(group, params, self._buffers(group, params), self.variant)
         if self.variant.momentum_form == "nus":
-            raise ValueError("momentum_form='nus' supports neither dampening nor differentiable=True")
+            raise ValueError(
+                f"momentum_form='nus' supports neither dampening={group['dampening']} nor "
+                f"differentiable={group.get('differentiable', False)}: leave both out, or take momentum_form='torch'"
+            )
         return None
 
     def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
@@ -315,21 +379,28 @@ def _scale_for_base(
     if variant.momentum_form == "nus":
         raise ValueError("momentum_form='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
     measured, scaled = scaled_gradients(group, params, variant)
-    grads = [p.grad for p in params]
+    return measured, _hand_over(group, params, scaled, lr=1.0 if variant.momentum_form == "caffe" else None)
+
+
+def _hand_over(
+    group: dict[str, Any], params: list[Tensor], grads: list[Tensor], lr: float | None
+) -> Callable[[], None]:
+    """Give the base ``grads``, weight decay 0 and, unless None, ``lr`` for its step; returns how to restore them."""
+    own = [p.grad for p in params]
     hidden: dict[str, Any] = {key: group[key] for key in ("weight_decay", "lr") if key in group}
 
     def restore() -> None:
         group.update(hidden)
-        for p, g in zip(params, grads, strict=True):
+        for p, g in zip(params, own, strict=True):
             p.grad = g
 
     if "weight_decay" in group:
         group["weight_decay"] = 0
-    if variant.momentum_form == "caffe":
-        group["lr"] = 1.0
-    for p, d in zip(params, scaled, strict=True):
+    if lr is not None:
+        group["lr"] = lr
+    for p, d in zip(params, grads, strict=True):
         p.grad = d
-    return measured, restore
+    return restore
 
 
 def _concatenated(parts: list[Tensor]) -> Tensor:

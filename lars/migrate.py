@@ -20,7 +20,10 @@ class _Unpickler(pickle.Unpickler):
         allowed = containers or module.split(".")[0] == "torch"
         if allowed:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong in an optimizer's pickle")
+        raise pickle.UnpicklingError(
+            f"{module}.{name} does not belong in an optimizer's pickle: where torchlars is installed, save "
+            "optimizer.state_dict() alone, and load that"
+        )
 
 
 class _Module:

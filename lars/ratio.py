@@ -19,6 +19,7 @@ class Variant:
     clip: bool = False  # LARC: never more than the plain optimizer's step
     max_ratio: float | None = None
     clamp: float | None = None  # bound on each element of the decayed gradient
+    skip_without_decay: bool = False  # groups with weight decay 0 get the plain optimizer's step
 
     def trust_ratio(
         self, w_norm: float, g_norm: float, d_norm: float, lr: float, decay: float, trust_coef: float, eps: float

@@ -186,6 +186,13 @@ def scaled_gradients(
     return measured, [_like(d, g) for d, g in zip(ds, grads, strict=True)]
 
 
+def lr_inside(group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
+    """``lr (g + decay w)``, for ``caffe``'s buffer in a group that is not adapted; sparse where g is and decay is 0."""
+    decay = -group["weight_decay"] if group["maximize"] else group["weight_decay"]
+    ds = [g.add(p, alpha=decay) if decay else g for p, g in zip(params, grads_of(params), strict=True)]
+    return [d * group["lr"] for d in ds]
+
+
 def measure(
     group: dict[str, Any], params: Sequence[Tensor], variant: Variant
 ) -> tuple[LayerStatistics, list[Tensor] | None]:
@@ -244,8 +251,14 @@ def _over_all_shards(tensors: Sequence[Tensor], norms: Tensor) -> Tensor:
 
 def is_distributed(t: Tensor) -> TypeGuard[DTensor]:
     """Whether ``t`` is a DTensor; does not import torch.distributed.tensor for those who have none."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(t, module.DTensor)
+    known = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # public since torch 2.5
+    return known is not None and isinstance(t, known)
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no element of ``x``, or of this process's shard of it, is NaN or infinite; waits for the device."""
+    (local,) = _local([x])
+    return bool(torch.isfinite(local.coalesce().values() if local.is_sparse else local).all())
 
 
 def _local(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -200,46 +200,6 @@ def image_folder(root: Path) -> None:
         path.write_bytes(data)
 
 
-def tensors(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[torch.nn.Parameter]:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(16, 3, 3, 3), (16,), (10, 16), (10,), (1,)]
-    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
-
-
-def gradients(params: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1000 + step)
-    return [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) for p in params]
-
-
-def reference(params, grads, buffers, lr, m, wd, ratio="paper", momentum_form="torch", clip=False, max_ratio=None,
-              clamp=None, nesterov=False, trust_coef=0.001, eps=1e-8):  # fmt: skip
-    """The published formulas, one tensor at a time in float64."""
-    for w, g, v in zip(params, grads, buffers, strict=True):
-        d = g + wd * w
-        w_norm, g_norm = float(w.norm()), float(g.norm())
-        r = trust_coef * w_norm / ((g_norm + wd * w_norm if ratio == "paper" else float(d.norm())) + eps)
-        r = min(r, max_ratio) if max_ratio else r
-        r = min(r / lr, 1.0) if clip else r
-        r = r if w_norm > 0 and g_norm > 0 else 1.0
-        d = d.clamp(-clamp, clamp) if clamp else d
-        inside, outside = {"torch": (r, lr), "caffe": (lr * r, 1.0), "nus": (1.0, lr * r)}[momentum_form]
-        v.mul_(m).add_(inside * d)
-        w.sub_(outside * (inside * d + m * v if nesterov else v))
-
-
-PATHS = ["alone", "multi-tensor", "through the base"]
-
-
-def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
-    """``sgd`` made so that LARS steps it by ``path``."""
-    if path == "multi-tensor":
-        for group in sgd.param_groups:
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
-    if path == "through the base":
-        sgd.register_step_post_hook(lambda *_: None)
-    return sgd
-
-
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)

@@ -5,10 +5,9 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import assume, given, strategies
 
 from lars import LARS, LarsSGD
-from tests.helpers import PATHS, by, gradients, poly2, reference, tensors
+from lars.tests.reference import PATHS, by, gradients, reference, tensors, warm_up_and_poly2
 
 VARIANTS = [
     {},
@@ -41,7 +40,7 @@ def test_fifty_steps_of_warm_up_and_poly_equal_the_float64_reference(variant, de
     if path == "through the base" and variant.get("momentum_form") == "nus":
         pytest.skip("refused: the base's SGD has no place for NUS's ratio")
     for step in range(50):
-        lr = poly2(step, 1, 50)
+        lr = warm_up_and_poly2(step)
         grads = gradients(params, step)
         for p, g in zip(params, grads, strict=True):
             p.grad = g.clone()
@@ -227,107 +226,6 @@ def test_schedulers_hooks_and_set_to_none_take_it_for_an_optimizer():
     scheduler.step()
     optimizer.zero_grad(set_to_none=True)
     assert seen == [1] and all(p.grad is None for p in params)
-
-
-def test_mistakes_are_refused():
-    params = tensors()
-    with pytest.raises(ValueError, match="eps=-1"):
-        LARS(torch.optim.SGD(params, lr=0.1), eps=-1)
-    with pytest.raises(TypeError, match="list"):
-        LARS(params)  # type: ignore[arg-type]
-    embedding = torch.nn.Embedding(4, 2, sparse=True)
-    optimizer = LARS(torch.optim.SGD(embedding.parameters(), lr=0.1))
-    embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="dense"):
-        optimizer.step()
-
-
-def run_other(make, steps=50, lr_of=lambda step: poly2(step, 1, 50)):
-    params = tensors()
-    optimizer = make(params)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr_of(step)
-        for p, g in zip(params, gradients(params, step), strict=True):
-            p.grad = g.clone()
-        optimizer.step()
-    return params
-
-
-@pytest.mark.parametrize("clip", [False, True])
-def test_default_and_clip_are_timms_lars_and_larc(clip):
-    optim = pytest.importorskip("timm.optim", reason="pip install timm")
-    numbers = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-4}
-    theirs = run_other(lambda p: optim.Lars(p, **numbers, trust_coeff=0.001, eps=1e-8, trust_clip=clip))
-    ours = run_other(lambda p: LARS(torch.optim.SGD(p, **numbers), clip=clip))
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
-
-
-def test_caffe_momentum_with_the_decayed_ratio_is_optaxs_lars():
-    jax = pytest.importorskip("jax", reason="pip install optax")
-    optax = pytest.importorskip("optax", reason="pip install optax")
-    jax.config.update("jax_enable_x64", True)
-
-    def lr_of(step):
-        return poly2(int(step), 1, 50)
-
-    table = jax.numpy.array([lr_of(t) for t in range(50)])
-    theirs = optax.lars(lambda count: table[count], weight_decay=1e-4, momentum=0.9, trust_coefficient=0.001)
-    values = [jax.numpy.array(p.detach().numpy()) for p in tensors()]
-    state = theirs.init(values)
-    for step in range(50):
-        grads = [jax.numpy.array(g.numpy()) for g in gradients(tensors(), step)]
-        updates, state = theirs.update(grads, state, values)
-        values = optax.apply_updates(values, updates)
-    numbers = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-4}
-    ours = run_other(lambda p: LARS(torch.optim.SGD(p, **numbers), eps=0.0, momentum_form="caffe", ratio="decayed"))
-    for a, b in zip(ours, values, strict=True):
-        torch.testing.assert_close(a.detach(), torch.tensor(jax.device_get(b)), rtol=1e-10, atol=1e-12)
-
-
-def one_step(weights, grads, groups=None, **numbers):
-    params = [torch.nn.Parameter(torch.tensor(w, dtype=torch.float64)) for w in weights]
-    sgd = torch.optim.SGD([{"params": [params[i] for i in g]} for g in groups] if groups else params, **numbers)
-    optimizer = LARS(sgd, eps=0.0)
-    for p, g in zip(params, grads, strict=True):
-        p.grad = torch.tensor(g, dtype=torch.float64)
-    optimizer.step()
-    return [p.detach() for p in params]
-
-
-numbers_of_size = strategies.floats(-1e3, 1e3).filter(lambda x: x == 0 or abs(x) > 1e-6)
-
-
-vectors = strategies.lists(strategies.tuples(numbers_of_size, numbers_of_size), min_size=1, max_size=6)
-
-
-@given(vectors, strategies.floats(1e-20, 1e20))
-def test_the_gradients_scale_cancels_without_weight_decay(pairs, scale):
-    w, g = zip(*pairs, strict=True)
-    assume(any(w) and any(g))
-    (a,), (b,) = (one_step([w], [[c * x for x in g]], lr=2.0) for c in (1.0, scale))
-    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * max(map(abs, w)))
-
-
-@given(strategies.lists(vectors, min_size=2, max_size=5), strategies.randoms())
-def test_tensors_do_not_depend_on_one_another_or_on_their_groups(tensors_, random):
-    weights, grads = zip(*[zip(*pairs, strict=True) for pairs in tensors_], strict=True)
-    together = one_step(weights, grads, lr=0.5, momentum=0.9, weight_decay=0.1)
-    order = list(range(len(weights)))
-    random.shuffle(order)
-    cut = random.randint(1, len(order) - 1)
-    split = one_step(weights, grads, [order[:cut], order[cut:]], lr=0.5, momentum=0.9, weight_decay=0.1)
-    assert all(torch.equal(a, b) for a, b in zip(together, split, strict=True))
-
-
-@given(vectors, strategies.floats(0, 0.5))
-def test_a_step_is_finite_and_no_longer_than_lr_times_the_trusted_length(pairs, decay):
-    w, g = zip(*pairs, strict=True)
-    assume(any(w) and any(g))
-    (after,) = one_step([w], [g], lr=3.0, weight_decay=decay)
-    moved = (after - torch.tensor(w, dtype=torch.float64)).norm()
-    assert moved <= 3.0 * 0.001 * torch.tensor(w, dtype=torch.float64).norm() * (1 + 1e-9)
 
 
 def test_the_names_of_0_1_still_work_and_say_what_they_are_called_now():
