@@ -1,9 +1,8 @@
-"""What the tests share: the app as a user starts it, small runs and data, and the reference of LARS."""
+"""What the tests share: the app as a user starts it, small runs and data, and processes."""
 
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +17,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from lars.tests.reference import free_port as free_port
+from lars.tests.reference import spawn as spawn
 from train import app
 from train.config.compose import CONFIGS, compose, default_name
 from train.config.overrides import spell
@@ -147,23 +148,6 @@ def start_and_signal(folder: Path, number: int, *arguments: str) -> tuple[int, s
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     return process.returncode, said
-
-
-def spawn(function: Callable[..., None], size: int, *arguments: object) -> None:
-    """Call ``function(rank, size, port, *arguments)`` in ``size`` processes, and wait for them."""
-    context, port = torch.multiprocessing.get_context("spawn"), free_port()
-    workers = [context.Process(target=function, args=(rank, size, port, *arguments)) for rank in range(size)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 WNIDS = ["n00000007", "n00000042", "n00000099"]

@@ -19,7 +19,7 @@ from train.processes.world import World
 
 # two steps an epoch, of four micro-batches; 160 validation images: two batches of 64 and one of 32
 EAGER = [
-    "data.classes=4", "data.train_per_class=16", "data.val_per_class=40", "data.report_per_class=16",
+    "data.classes=4", "data.train_per_class=16", "data.val_per_class=40", "data.report_per_class=32",
     "data.size=32", "batch.total=32", "batch.micro=8", "precision=fp32",
 ]  # fmt: skip
 RUN = [*EAGER, "compile=true"]

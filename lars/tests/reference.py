@@ -65,7 +65,7 @@ def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
 
 def spawn(function: Callable[..., None], size: int, *arguments: object) -> None:
     """Call ``function(rank, size, port, *arguments)`` in ``size`` processes, and wait for them."""
-    context, port = torch.multiprocessing.get_context("spawn"), _free_port()
+    context, port = torch.multiprocessing.get_context("spawn"), free_port()
     workers = [context.Process(target=function, args=(rank, size, port, *arguments)) for rank in range(size)]
     for worker in workers:
         worker.start()
@@ -74,7 +74,7 @@ def spawn(function: Callable[..., None], size: int, *arguments: object) -> None:
         assert worker.exitcode == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return s.getsockname()[1]
