@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
         "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
         "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
     },
+    "scripts.barlow_twins": {"train.config", "train.data", "train.resnet", "lars"},
     "scripts.matrix": {"scripts.records"},
     "scripts.records": {"train.data"},
     "train.main": {
