@@ -6,7 +6,7 @@ Barlow Twins (Zbontar et al. 2021, arXiv 2103.03230) with a ResNet-8 on images o
 use LARS, by SGD and by Adam. Each optimizer has four learning rates, a factor of 3 apart; the best on ``val`` by the
 probe is trained with three seeds, which are scored on ``report``, once.
 
-RESULT
+No result is recorded yet.
 """
 
 import math
