@@ -95,7 +95,7 @@ def train(make: Callable[[nn.Module, float], Optimizer], lr: float, images: Tens
 
 @torch.no_grad()
 def probe(encoder: nn.Module, known: Split, asked: Split) -> float:
-    """Top-1 in percent of a linear classifier on the frozen features: ridge regression onto the classes of ``known``."""
+    """Top-1 in percent of a linear classifier on the frozen features: ridge regression, fitted to ``known``."""
     x, y = (torch.cat([encoder(part) for part in split[0].split(2048)]) for split in (known, asked))
     x, y = (F.pad((z - x.mean(0)) / (x.std(0) + 1e-6), (0, 1), value=1.0) for z in (x, y))
     weights = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]), x.T @ F.one_hot(known[1]).float())

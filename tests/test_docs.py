@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.helpers import ROOT
@@ -16,6 +18,13 @@ def test_ci_runs_the_test_command_of_the_readme():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     command = readme.split("**Run the tests**:\n\n```sh\n")[1].split("\n")[0]
     assert command in ci.splitlines()
+
+
+def test_the_training_loop_of_the_readme_of_lars_runs():
+    code = (ROOT / "lars" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    values: dict[str, Any] = {}
+    exec(code, values)
+    assert values["scheduler"].get_last_lr()[0] < 1e-3 and torch.isfinite(values["loss"])
 
 
 def test_tables_are_what_the_records_say():

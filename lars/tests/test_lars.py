@@ -250,3 +250,16 @@ def test_a_momentum_buffer_in_another_memory_format_means_the_same():
         optimizer.step()
         ends.append(p.detach().contiguous())
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_fade_where_the_gradient_is_small_unless_the_ratio_is_bounded():
+    """A step takes lr x trust_coef of the weights whatever the decay, or with a bound lr x max_ratio x decay."""
+    left = []
+    for options in ({"weight_decay": 5e-4}, {"weight_decay": 1e-2}, {"weight_decay": 5e-4, "max_ratio": 0.1}):
+        w = torch.nn.Parameter(torch.ones(10, dtype=torch.float64))
+        optimizer = LarsSGD([w], lr=4.0, **options)
+        for _ in range(100):
+            w.grad = torch.full_like(w, 1e-12)
+            optimizer.step()
+        left.append(float(w.detach().mean()))
+    assert left == pytest.approx([(1 - 4e-3) ** 100, (1 - 4e-3) ** 100, (1 - 4.0 * 0.1 * 5e-4) ** 100], rel=1e-4)

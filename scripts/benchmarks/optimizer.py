@@ -1,4 +1,4 @@
-"""A step over ResNet-50's tensors: SGD, LARS by each of its paths, timm's Lars."""
+"""A step over ResNet-50's tensors: SGD, LARS by each of its paths, the LARS of timm and pytorch_optimizer."""
 
 import contextlib
 import math
@@ -56,6 +56,12 @@ def measure(rounds: int) -> None:
         from timm.optim import Lars
 
         makers["timm Lars"] = lambda p: Lars(p, **numbers)
+        makers["timm Lars, foreach"] = lambda p: Lars(p, **numbers, foreach=True)
+    with contextlib.suppress(ImportError):
+        from pytorch_optimizer import LARS as PytorchOptimizerLars
+
+        makers["pytorch_optimizer LARS"] = lambda p: PytorchOptimizerLars(p, **numbers, foreach=False)
+        makers["pytorch_optimizer LARS, foreach"] = lambda p: PytorchOptimizerLars(p, **numbers, foreach=True)
     from torchvision.models import resnet50
 
     generator = torch.Generator().manual_seed(0)
