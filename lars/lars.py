@@ -78,7 +78,7 @@ class LARS(Optimizer):
     Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS, and for an unknown argument; ValueError for an
     option out of its range, a ``momentum_form`` that the base does not support, a base with decoupled weight decay that
     is not 0, or, in ``load_state_dict``, a state that is not of this optimizer; and RuntimeError in ``step`` for sparse
-    gradients of an adapted group.
+    gradients of an adapted group, or one on several devices.
 
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     >>> optimizer = LARS(torch.optim.SGD([w], lr=1.0), trust_coef=0.1)
@@ -289,6 +289,11 @@ class LARS(Optimizer):
                     f"LARS needs dense gradients, and that of {self._names()[sparse[0]]} is sparse: "
                     "give it a group with lars=False"
                 )
+            devices = sorted({str(p.device) for p in group["params"]})
+            if len(devices) > 1:
+                raise RuntimeError(
+                    f"LARS takes the norms of a group on one device, not on {devices}: make a group of each"
+                )
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is not None:
@@ -377,7 +382,9 @@ def _scale_for_base(
 ) -> tuple[LayerStatistics, Callable[[], None]]:
     """Put scaled gradients and weight decay 0 into ``group`` for its base, and return how to restore both."""
     if variant.momentum_form == "nus":
-        raise ValueError("momentum_form='nus' needs the step of LARS itself: no hooks or schedulers on the wrapped SGD")
+        raise ValueError(
+            "momentum_form='nus' needs the step of LARS itself: put hooks and schedulers on it, not on the SGD"
+        )
     measured, scaled = scaled_gradients(group, params, variant)
     return measured, _hand_over(group, params, scaled, lr=1.0 if variant.momentum_form == "caffe" else None)
 

@@ -66,6 +66,25 @@ def test_a_sparse_gradient_is_refused_by_its_tensors_name():
     assert torch.equal(table.weight, before)
 
 
+def test_a_group_on_two_devices_is_refused_by_their_names():
+    params = [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2, device="meta"))]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer = LarsSGD(params, lr=0.1)
+    with pytest.raises(RuntimeError, match=r"not on \['cpu', 'meta'\]: make a group of each"):
+        optimizer.step()
+    assert torch.equal(params[0], torch.ones(2))
+
+
+def test_hooks_on_the_sgd_below_nus_are_refused():
+    params = tensors()
+    sgd = torch.optim.SGD(params, lr=0.1)
+    sgd.register_step_post_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="momentum_form='nus' .*: put hooks and schedulers on it, not on the SGD"):
+        stepped(LARS(sgd, momentum_form="nus"), params, 1)
+    assert_equal(params, tensors())
+
+
 def adam_of(params: list[torch.nn.Parameter]) -> dict[str, Any]:
     optimizer = torch.optim.Adam(params)
     stepped(optimizer, params, 1)
