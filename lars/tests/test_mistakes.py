@@ -148,3 +148,13 @@ def test_first_not_finite_names_the_tensor_and_tells_weight_from_gradient(tensor
     spoilt.view(-1)[0] = bad
     optimizer.step()
     assert optimizer.first_not_finite() == (["0.0", "0.1", "0.2", "1.0", "1.1"][tensor], what)
+
+
+def test_a_weight_that_was_not_finite_comes_before_the_gradients_that_it_spoilt():
+    params = tensors()
+    optimizer = LarsSGD(params, lr=0.1)
+    params[2].detach()[0] = float("nan")
+    for p, g in zip(params, gradients(params, 0), strict=True):
+        p.grad = g * float("nan")
+    optimizer.step()
+    assert optimizer.first_not_finite() == ("0.2", "weight")
