@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from scripts.records import PRESETS, Record, on_fractals
 from scripts.reporting.critical_batch import fit, interval, resample
 from scripts.reporting.inference import difference, mean_interval
 from scripts.reporting.mlperf import colour_of, columns
-from scripts.reporting.plot import Plot, Rows
+from scripts.reporting.plot import COLOURS, Plot, Rows
 from train.data.dataset import ILSVRC_2012
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 IMAGES = 20480
 DIVISOR = 8  # of the presets' batches on fractals
 LINES = {"lars": "-", "sgd": "--"}
+ERRORS = (15, 20, 25, 30, 40, 50, 70, 100)  # ticks, percent
 MARKERS = {"lars": "o", "sgd": "s"}
 NAMES = {
     "sgd": "SGD", "nesterov": "SGD, Nesterov", "lars": "LARS", "larc": "LARC",
@@ -243,9 +245,10 @@ def draw_steps(axes: Axes, rows: Rows) -> None:
             x, y, low, high = columns(curve, "batch", "steps", "low", "high")
             axes.fill_between(x, low, high, color="#666666", alpha=0.15, linewidth=0)
             axes.plot(x, y, LINES[optimizer], color="#444444", linewidth=1.6, label=NAMES[optimizer])
-            axes.plot(x, y[0] * x[0] / x, ":", color="#999999", linewidth=1)
+            axes.plot(x, [y[0] * x[0] / b for b in x], ":", color="#999999", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.set_xticks(list(matrix.EPOCHS), [f"{images:,}" for images in matrix.EPOCHS])
     axes.set_xlabel("images a step (dotted: perfect scaling)")
     axes.set_ylabel(f"steps to {matrix.TARGET:g} % top-1 on selection")
     axes.set_title("ResNet-8 on fractals (not ImageNet)", fontsize=10)
@@ -264,9 +267,12 @@ def error_points() -> list[dict[str, object]]:
 def draw_errors(axes: Axes, rows: Rows) -> None:
     for optimizer in matrix.OPTIMIZERS:
         of = [r for r in rows if r["optimizer"] == optimizer]
-        images = sorted({float(r["images"]) for r in of})
-        middles = [statistics.median(float(r["error"]) for r in of if float(r["images"]) == x) for x in images]
-        axes.plot(images, middles, LINES[optimizer], color="#666666", label=f"{NAMES[optimizer]}, median", zorder=1)
+        by_images = itertools.groupby(sorted(of, key=lambda r: float(r["images"])), key=lambda r: float(r["images"]))
+        middles = {x: statistics.median(float(r["error"]) for r in runs) for x, runs in by_images}
+        if small := middles.pop(PRESETS["256"] // DIVISOR, None):  # no line over the five octaves up to the next batch
+            axes.axhline(small, linestyle=":", color="#999999", label=f"median of {NAMES[optimizer]} at 256")
+        axes.plot(list(middles), list(middles.values()), LINES[optimizer], color="#666666",
+                  label=f"median of {NAMES[optimizer]}", zorder=1)  # fmt: skip
         x, y = columns(of, "images", "error")
         colours = [colour_of(DIVISOR * b) for b in x]
         axes.scatter(x, y, 26, marker=MARKERS[optimizer], edgecolors=colours, zorder=3,
@@ -275,7 +281,9 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
     axes.set_yscale("log")
     ticks = {float(r["images"]): r["batch"] for r in rows}
     axes.set_xticks(list(ticks), [f"{name}\n({x:,.0f})" for x, name in ticks.items()])
-    axes.set_yticks([20, 30, 50, 100], ["20", "30", "50", "100"])
+    errors = [float(r["error"]) for r in rows]
+    axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
+    axes.set_ylim(0.95 * min(errors), 1.05 * max(errors))
     axes.minorticks_off()
     axes.set_xlabel("batch= (images a step)")
     axes.set_ylabel("top-1 error on report (%), each seed")
@@ -283,4 +291,34 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
     axes.legend()
 
 
-PLOTS = [Plot("steps-to-target", steps_points, draw_steps), Plot("rows-error", error_points, draw_errors)]
+def curve_points() -> list[dict[str, object]]:
+    """Percent of the selection images that are wrong after each epoch, of each seed of (a)."""
+    return [
+        {"batch": preset, "optimizer": optimizer, "seed": r.config.seed, "epoch": row["epoch"],
+         "error": round(100 - row["val_top1"], 4)}
+        for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}") for row in r.rows
+    ]  # fmt: skip
+
+
+def draw_curves(axes: Axes, rows: Rows) -> None:
+    for (batch, optimizer), runs in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+        label = f"{batch}, {NAMES[optimizer]}"
+        for _, points in itertools.groupby(runs, key=lambda r: r["seed"]):
+            epochs, errors = columns(list(points), "epoch", "error")
+            axes.plot(epochs, errors, LINES[optimizer], color=COLOURS[batch], linewidth=0.8, alpha=0.8, label=label)
+            label = None  # one for all seeds
+    axes.set_yscale("log")
+    axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
+    axes.minorticks_off()
+    axes.set_xlim(0, 90)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("top-1 error on selection (%), each seed")
+    axes.set_title("ResNet-8 on fractals (not ImageNet), settings as published", fontsize=10)
+    axes.legend(fontsize=8, ncols=2)
+
+
+PLOTS = [
+    Plot("rows-curves", curve_points, draw_curves),
+    Plot("steps-to-target", steps_points, draw_steps),
+    Plot("rows-error", error_points, draw_errors),
+]
