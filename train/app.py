@@ -24,6 +24,7 @@ from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Loggers
 from train.engine.loop import Training
+from train.engine.noise import NoiseScale
 from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
 from train.engine.stop import StopVotes
@@ -246,6 +247,7 @@ def connect_step(
         label_smoothing=config.label_smoothing,
         micro_batches=plan.accumulation,
         scaler=precision.scaler(),
+        noise=NoiseScale(model, world, plan.micro) if config.noise_scale else None,
     )
 
 

@@ -47,6 +47,7 @@ class Config:
     schedule: ScheduleConfig
     label_smoothing: float = key(least=0, below=1)
     ema: float = key(least=0, below=1)
+    noise_scale: bool = operational()
     stop_at_top1: float | None = key(above=0, most=100)
     epochs: int = key(least=1)
     evaluate_every: int = key(least=1)
@@ -72,6 +73,11 @@ class Config:
         images = self.data.expected_train_images()
         if images is not None:
             check_size(self.batch.total, images)
+        if self.noise_scale and self.batch.total == self.batch.micro:
+            raise UserError(
+                f"noise_scale=true compares the micro-batches of a step, and batch.total={self.batch.total} is one of "
+                f"batch.micro={self.batch.micro}: give a smaller batch.micro that divides it, or leave noise_scale out"
+            )
         self.data.check()
         if self.data.split == "report" and self.evaluate is None:
             raise UserError("data.split=report: settings are chosen on selection; report is for evaluate=FILE")

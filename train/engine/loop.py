@@ -121,7 +121,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
-        scaler = self.take_step.scaler
+        scaler, noise = self.take_step.scaler, self.take_step.noise
         return {
             **self.identity,
             "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
@@ -129,6 +129,7 @@ class Training:
             "optimizer": self.take_step.optimizer.state_dict(),
             **({"average": self.average.model.state_dict()} if self.average else {}),
             **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}),
+            **({"noise": noise.state()} if noise else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -138,6 +139,8 @@ class Training:
             self.average.model.load_state_dict(state["average"])
         if "scaler" in state:
             self.take_step.scaler.load_state_dict(state["scaler"])
+        if self.take_step.noise:
+            self.take_step.noise.load_state(state.get("noise"))
         # checkpoints of 0.1 hold the time of the epoch, which is measured anew
         self._start_at(Position(**{k: v for k, v in state["position"].items() if k != "epoch_seconds"}))
 
@@ -263,6 +266,7 @@ class Training:
                 "val_top5": scores.top5,
                 "images_per_second": speed,
                 "seconds": position.seconds,
+                **self._noise(),
             }
         )
         self._epoch_loss.zero_()
@@ -301,6 +305,18 @@ class Training:
         names, figures = self.layer_statistics()
         if names:
             self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
+
+    def _noise(self) -> dict[str, Any]:
+        """The noise of the gradients since the last evaluation, for the row; {} where it is not measured."""
+        noise = self.take_step.noise and self.take_step.noise.read()
+        if not noise:
+            return {}
+        names, figures = self.layer_statistics()
+        row = noise.row(dict(zip(names, figures["weight_norm"].tolist(), strict=True)) if names else {})
+        whole = {key: row[key] for key in ("noise_scale", "noise_scale_lars") if key in row}
+        layers = {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
+        self.log.scalars(self.images, {tag: value for tag, value in {**whole, **layers}.items() if value is not None})
+        return row
 
     def _show(self, mistakes: Mistakes) -> None:
         if worst := mistakes.worst(self.world, self.loader.pixels):

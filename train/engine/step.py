@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch.profiler import record_function
 
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
+from train.engine.gradients import GradientStatistic
+from train.engine.noise import NoiseScale
 from train.engine.precision import Precision
 from train.engine.stop import StopVotes
 from train.processes.world import World
@@ -31,6 +34,7 @@ class Step:
     label_smoothing: float
     micro_batches: int  # per step on this rank
     scaler: GradScaler  # of the loss, for fp16
+    noise: NoiseScale | None = None
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.
@@ -43,19 +47,29 @@ class Step:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
+        for statistic in self._of_gradients:
+            statistic.begin()
         with self.statistics.one_step():
             for i, (images, labels) in enumerate(batches):
                 is_last = i == self.micro_batches - 1
                 # gradients add up on each rank; the last backward pass averages them over the ranks
                 with nullcontext() if is_last else self.world.without_sync(self.model):
                     loss_sum += self._forward_backward(images, labels)
+                for statistic in self._of_gradients:
+                    statistic.micro_batch()
         loss = self._combined(loss_sum)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
+        for statistic in self._of_gradients:
+            statistic.end(self.loss_scale)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    @property
+    def _of_gradients(self) -> list[GradientStatistic]:
+        return [statistic for statistic in (self.noise,) if statistic]
 
     @property
     def loss_scale(self) -> Tensor:
@@ -73,11 +87,14 @@ class Step:
         return loss.detach()
 
     def _combined(self, loss_sum: Tensor) -> Tensor:
-        """The mean loss over all ranks; statistics and ballots are combined with it, in one collective."""
+        """The mean loss over all ranks; all statistics and ballots are combined with it, in one collective."""
         if self.world.size == 1:
             return loss_sum
-        mine = [loss_sum, self.votes.ballot(loss_sum.device), *self.statistics.share()]
-        loss, ballots, *statistics = self.world.totals(mine)
+        parts = [self.statistics, *self._of_gradients]
+        shares = [part.share() for part in parts]
+        loss, ballots, *sums = self.world.totals([loss_sum, self.votes.ballot(loss_sum.device), *chain(*shares)])
         self.votes.count(ballots)
-        self.statistics.combine(statistics)
+        sums_left = iter(sums)
+        for part, share in zip(parts, shares, strict=True):
+            part.combine(list(islice(sums_left, len(share))))
         return loss / self.world.size
