@@ -103,7 +103,7 @@ def test_it_is_exact_on_gradients_whose_noise_is_known_by_construction():
     noise = NoiseScale(model, World(), micro)
     mean, e = torch.tensor([3.0, 0, 0, 4]), torch.tensor([0.0, 2, 0, 0])
     for _ in range(3):
-        noise.begin()
+        noise.begin(4)
         model.zero_grad()
         for gradient in (mean + e, mean - e, mean + e, mean - e):
             model(gradient.expand(micro, 4)).mean().div(4).backward()
@@ -128,7 +128,7 @@ def test_the_loss_scale_of_fp16_cancels_and_a_step_that_overflows_does_not_count
     model = Linear(2)
     noise = NoiseScale(model, World(), 1)
     for scale, poison in ((1024.0, 1.0), (1024.0, float("inf"))):
-        noise.begin()
+        noise.begin(2)
         model.zero_grad()
         for gradient in (torch.tensor([2.0, 1]), torch.tensor([2.0, -1])):
             model(poison * gradient.expand(1, 2)).mean().mul(scale / 2).backward()

@@ -28,6 +28,7 @@ from train.engine.noise import NoiseScale
 from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
 from train.engine.stop import StopVotes
+from train.engine.variance_reduction import VarianceReduction
 from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
@@ -90,6 +91,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     plan = world.raise_together(
         lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
     )
+    world.raise_together(lambda: config.optimizer.check_groups(plan.accumulation * plan.processes, plan.processes))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -236,10 +238,10 @@ def connect_step(
     config: Config, plan: Plan, world: World, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
 ) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
-    precision = Precision.named(config.precision, world.device)
+    precision, optimizer = Precision.named(config.precision, world.device), config.optimizer
     return Step(
         model=world.data_parallel(model),
-        optimizer=make_optimizer(model, config.optimizer),
+        optimizer=make_optimizer(model, optimizer),
         statistics=RunningStatistics(model, world, plan.accumulation),
         votes=StopVotes(world, asked_to_stop, plan.accumulation),
         world=world,
@@ -248,6 +250,9 @@ def connect_step(
         micro_batches=plan.accumulation,
         scaler=precision.scaler(),
         noise=NoiseScale(model, world, plan.micro) if config.noise_scale else None,
+        variance_reduction=VarianceReduction(model, world, optimizer.variance_groups)
+        if optimizer.variance_reduction
+        else None,
     )
 
 

@@ -82,5 +82,6 @@ class Config:
         if self.data.split == "report" and self.evaluate is None:
             raise UserError("data.split=report: settings are chosen on selection; report is for evaluate=FILE")
         self.optimizer.check()
+        self.optimizer.check_groups(self.batch.total // self.batch.micro)
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

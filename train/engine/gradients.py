@@ -18,7 +18,7 @@ class GradientStatistic(ABC):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
-        self.micro_batches = 0  # of this step so far, on this rank
+        self.micro_batches = 0  # of this step on this rank
         self._own: list[Tensor | None] = [None] * len(named)
         for i, p in enumerate(self.parameters):
             p.register_hook(partial(self._own.__setitem__, i))
@@ -28,28 +28,20 @@ class GradientStatistic(ABC):
         """The gradients of the whole batch, on any rank, once the last backward pass has ended."""
         return [p.grad for p in self.parameters if p.grad is not None]
 
-    def begin(self) -> None:
-        """A step begins; one that was dropped before its end is forgotten."""
-        self.micro_batches = 0
+    def begin(self, micro_batches: int) -> None:
+        """A step of so many ``micro_batches`` begins; one that was dropped before its end is forgotten."""
+        self.micro_batches = micro_batches
 
     def micro_batch(self) -> None:
         """A backward pass has ended."""
         own = [g for g in self._own if g is not None]
         self._own[:] = [None] * len(self._own)
         self.add(own)
-        self.micro_batches += 1
 
     @abstractmethod
     def add(self, gradients: list[Tensor]) -> None:
         """Take the gradients of one micro-batch: of its mean loss, times the loss scale, over ``micro_batches``."""
 
-    def share(self) -> list[Tensor]:
-        """This rank's float32 part of the step's one collective; the sums over all ranks go to ``combine``."""
-        return []
-
-    def combine(self, sums: list[Tensor]) -> None:  # noqa: B027
-        """Take the sums of all ranks' shares."""
-
     @abstractmethod
     def end(self, loss_scale: Tensor) -> None:
-        """Every rank's micro-batches are done, and ``averaged`` is unscaled; ``loss_scale`` is 0-d, on the device."""
+        """All ranks' micro-batches are done, and ``averaged`` is unscaled; ``loss_scale`` is 0-d, on the device."""

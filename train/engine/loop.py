@@ -313,9 +313,10 @@ class Training:
             return {}
         names, figures = self.layer_statistics()
         row = noise.row(dict(zip(names, figures["weight_norm"].tolist(), strict=True)) if names else {})
-        whole = {key: row[key] for key in ("noise_scale", "noise_scale_lars") if key in row}
-        layers = {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
-        self.log.scalars(self.images, {tag: value for tag, value in {**whole, **layers}.items() if value is not None})
+        whole = [key for key in row if key in ("noise_scale", "noise_scale_lars")]
+        scales = {key: row[key] for key in whole}
+        scales |= {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
+        self.log.scalars(self.images, {tag: scale for tag, scale in scales.items() if scale is not None})
         return row
 
     def _show(self, mistakes: Mistakes) -> None:

@@ -82,27 +82,22 @@ class NoiseScale(GradientStatistic):
         super().__init__(model)
         self._world, self._micro = world, micro
         device = world.device if not self.parameters else self.parameters[0].device
-        self._squares = torch.zeros(len(self.parameters), device=device)
+        # of this step, over this rank's micro-batches; the step replaces them by the sums over all ranks before ``end``
+        self.squares = torch.zeros(len(self.parameters), device=device)
         self._sums = torch.zeros(2, len(self.parameters), dtype=torch.float64, device=device)
         self._steps = torch.zeros((), dtype=torch.int64, device=device)
 
-    def begin(self) -> None:
-        super().begin()
-        self._squares = torch.zeros_like(self._squares)
+    def begin(self, micro_batches: int) -> None:
+        super().begin(micro_batches)
+        self.squares = torch.zeros_like(self.squares)
 
     def add(self, gradients: list[Tensor]) -> None:
-        self._squares += _squared_norms(gradients)
-
-    def share(self) -> list[Tensor]:
-        return [self._squares]
-
-    def combine(self, sums: list[Tensor]) -> None:
-        (self._squares,) = sums
+        self.squares += _squared_norms(gradients)
 
     @torch.no_grad()
     def end(self, loss_scale: Tensor) -> None:
         count, whole = self.micro_batches * self._world.size, _squared_norms(self.averaged).double()
-        each = self._squares.double() * (self.micro_batches / loss_scale.double()).square() / count
+        each = self.squares.double() * (self.micro_batches / loss_scale.double()).square() / count
         of_step = torch.stack(
             [(count * whole - each) / (count - 1), self._micro * count / (count - 1) * (each - whole)]
         )

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from train.engine.gradients import GradientStatistic
 from train.engine.noise import NoiseScale
 from train.engine.precision import Precision
 from train.engine.stop import StopVotes
+from train.engine.variance_reduction import VarianceReduction
 from train.processes.world import World
 
 
@@ -35,6 +35,7 @@ class Step:
     micro_batches: int  # per step on this rank
     scaler: GradScaler  # of the loss, for fp16
     noise: NoiseScale | None = None
+    variance_reduction: VarianceReduction | None = None
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.
@@ -48,7 +49,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
         for statistic in self._of_gradients:
-            statistic.begin()
+            statistic.begin(self.micro_batches)
         with self.statistics.one_step():
             for i, (images, labels) in enumerate(batches):
                 is_last = i == self.micro_batches - 1
@@ -69,7 +70,8 @@ class Step:
 
     @property
     def _of_gradients(self) -> list[GradientStatistic]:
-        return [statistic for statistic in (self.noise,) if statistic]
+        # in this order: noise is that of gradients which nothing has scaled
+        return [statistic for statistic in (self.noise, self.variance_reduction) if statistic]
 
     @property
     def loss_scale(self) -> Tensor:
@@ -90,11 +92,12 @@ class Step:
         """The mean loss over all ranks; all statistics and ballots are combined with it, in one collective."""
         if self.world.size == 1:
             return loss_sum
-        parts = [self.statistics, *self._of_gradients]
-        shares = [part.share() for part in parts]
-        loss, ballots, *sums = self.world.totals([loss_sum, self.votes.ballot(loss_sum.device), *chain(*shares)])
+        # zeros where no noise is measured: another length would have the collective add in another order
+        squares = self.noise.squares if self.noise else loss_sum.new_zeros(len(list(self.model.parameters())))
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.share()]
+        loss, ballots, squares, *statistics = self.world.totals(mine)
         self.votes.count(ballots)
-        sums_left = iter(sums)
-        for part, share in zip(parts, shares, strict=True):
-            part.combine(list(islice(sums_left, len(share))))
+        self.statistics.combine(statistics)
+        if self.noise:
+            self.noise.squares = squares
         return loss / self.world.size
