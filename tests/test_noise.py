@@ -235,7 +235,7 @@ def test_it_is_on_the_board_for_the_network_and_each_layer(tmp_path: Path):
 
 
 def test_a_step_of_one_micro_batch_is_refused_in_one_line(app: App):
-    with pytest.raises(UserError, match="batch.total=32 is one of batch.micro=32: give a smaller batch.micro"):
+    with pytest.raises(UserError, match="a batch of 32 is one of batch.micro=32: give a smaller batch.micro"):
         compose("batch=256", "noise_scale=true")
     done = app("batch=256", "noise_scale=true")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

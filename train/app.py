@@ -91,7 +91,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     plan = world.raise_together(
         lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
     )
-    world.raise_together(lambda: config.optimizer.check_groups(plan.accumulation * plan.processes, plan.processes))
+    world.raise_together(lambda: check_groups(config, plan))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -155,6 +155,12 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         print(f"stopped at max_steps={config.max_steps}{since}: {folder.path} is unfinished and can be resumed")
 
 
+def check_groups(config: Config, plan: Plan) -> None:
+    """Raise UserError unless groups of micro-batches are whole on every process."""
+    for total in config.batch.totals:
+        config.optimizer.check_groups(total // plan.micro, plan.processes)
+
+
 def open_folder(config: Config) -> RunFolder:
     assert config.name is not None
     return RunFolder(Path(config.runs_dir).expanduser().absolute() / config.name, config)
@@ -176,7 +182,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
     if folder is None:
         return Loggers([])
     position = state["position"] if state else {"rows": 0, "step": 0}
-    rows, images = position["rows"], position["step"] * plan.total
+    rows, images = position["rows"], plan.images(position["step"])
     mlperf = []
     if config.mlperf_log:
         facts = mlperf_facts(config, plan, data)
@@ -188,7 +194,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
             RowLogger(folder.path / "log.jsonl", rows),
             LayersLogger(folder.path / "layers.csv", images),
             BoardLogger(folder.path / "tb", images, opening(settings, description(config, plan, data))),
-            ProgressLogger(images, plan.steps * plan.total, config.epochs),
+            ProgressLogger(images, plan.images(plan.steps), config.epochs),
             *mlperf,
         ]
     )
@@ -281,6 +287,7 @@ def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
     is_published = (
         data.is_ilsvrc
         and config.recipe.name == "torchlars"
+        and not batch.grow
         and (batch.total, config.epochs, config.model.name) == (batch.published, 90, "resnet50")
         and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
     )

@@ -115,6 +115,8 @@ def costs_of(
     config: Config, machine: MachineConfig, train_images: int, val_images: int, net: Footprint
 ) -> list[Cost | None]:
     """A cost for each of ``process_counts``; None where that many GPUs cannot share the batch."""
+    if config.batch.grow:
+        raise UserError(f"batch.grow={config.batch.grow} is not planned: plan each batch by itself, with batch.total=")
     speed = speed_of(machine, config.batch.micro, net.gmacs)
     plans = [plan_on(config, train_images, count) for count in process_counts(config, machine)]
     return [plan and cost_of(plan, val_images, net.gradients, net.statistics, machine, speed) for plan in plans]

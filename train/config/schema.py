@@ -71,17 +71,19 @@ class Config:
         check_bounds(self)
         self.batch.check()
         images = self.data.expected_train_images()
-        if images is not None:
-            check_size(self.batch.total, images)
-        if self.noise_scale and self.batch.total == self.batch.micro:
-            raise UserError(
-                f"noise_scale=true compares the micro-batches of a step, and batch.total={self.batch.total} is one of "
-                f"batch.micro={self.batch.micro}: give a smaller batch.micro that divides it, or leave noise_scale out"
-            )
+        for total in self.batch.totals:
+            if images is not None:
+                check_size(total, images)
+            if self.noise_scale and total == self.batch.micro:
+                raise UserError(
+                    f"noise_scale=true compares the micro-batches of a step, and a batch of {total} is one of "
+                    f"batch.micro={total}: give a smaller batch.micro that divides it, or leave noise_scale out"
+                )
         self.data.check()
         if self.data.split == "report" and self.evaluate is None:
             raise UserError("data.split=report: settings are chosen on selection; report is for evaluate=FILE")
         self.optimizer.check()
-        self.optimizer.check_groups(self.batch.total // self.batch.micro)
+        for total in self.batch.totals:
+            self.optimizer.check_groups(total // self.batch.micro)
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

@@ -21,7 +21,7 @@ from train.engine.variance_reduction import VarianceReduction
 from train.processes.world import World
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """One optimizer step, the same on every rank: connected once, called with micro-batches and a learning rate."""
 
@@ -67,6 +67,10 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    def resize(self, micro_batches: int) -> None:
+        """Take so many micro-batches on this rank from the next step on."""
+        self.micro_batches = self.statistics.micro_batches = self.votes.micro_batches = micro_batches
 
     @property
     def _of_gradients(self) -> list[GradientStatistic]:
