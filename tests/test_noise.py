@@ -278,7 +278,8 @@ def test_at_8_micro_batches_resnet50_moves_less_than_1_percent_more_bytes_and_ne
     norms = 9 * 2 * 25_557_032
     assert flops == same and norms < 1e-4 * flops
     assert 0 < on - off < 0.01 * off, (on - off) / off
-    assert on_calls - off_calls < 0.01 * off_calls, (on_calls - off_calls) / off_calls
+    # a few multi-tensor calls for each micro-batch
+    assert on_calls - off_calls < 0.015 * off_calls, (on_calls - off_calls) / off_calls
 
 
 def test_a_smaller_network_pays_more_and_still_little():

@@ -11,7 +11,8 @@ class GradientStatistic(ABC):
 
     A hook on each parameter of the bare ``model`` keeps the gradient that a backward pass brings: before it is added to
     those of the micro-batches before, and before DDP averages anything. Kept gradients are never changed, so a step
-    has the same bits with and without hooks. They take the memory of one more gradient.
+    has the same bits with and without hooks. They take the memory of one more gradient. The first of several
+    micro-batches needs none: until the next backward pass its gradients are in ``grad``.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -21,7 +22,12 @@ class GradientStatistic(ABC):
         self.micro_batches = 0  # of this step on this rank
         self._own: list[Tensor | None] = [None] * len(named)
         for i, p in enumerate(self.parameters):
-            p.register_hook(partial(self._own.__setitem__, i))
+            p.register_hook(partial(self._keep, i))
+
+    def _keep(self, i: int, gradient: Tensor) -> None:
+        # autograd would copy a kept gradient that it otherwise takes over as the first one
+        if self.micro_batches == 1 or self.parameters[i].grad is not None:
+            self._own[i] = gradient
 
     @property
     def averaged(self) -> list[Tensor]:
@@ -34,13 +40,16 @@ class GradientStatistic(ABC):
 
     def micro_batch(self) -> None:
         """A backward pass has ended."""
-        own = [g for g in self._own if g is not None]
+        own = [p.grad if g is None else g for p, g in zip(self.parameters, self._own, strict=True)]
         self._own[:] = [None] * len(self._own)
-        self.add(own)
+        self.add([g for g in own if g is not None])
 
     @abstractmethod
     def add(self, gradients: list[Tensor]) -> None:
-        """Take the gradients of one micro-batch: of its mean loss, times the loss scale, over ``micro_batches``."""
+        """Take the gradients of one micro-batch: of its mean loss, times the loss scale, over ``micro_batches``.
+
+        They are valid until the next backward pass, and must not be changed.
+        """
 
     @abstractmethod
     def end(self, loss_scale: Tensor) -> None:

@@ -44,12 +44,16 @@ class VarianceReduction(GradientStatistic):
 
     @torch.no_grad()
     def add(self, gradients: list[Tensor]) -> None:
-        # never in place: autograd may hand one tensor to several parameters
-        self._group = list(torch._foreach_add(self._group, gradients)) if self._group else gradients
+        if self._in_group == 1:
+            torch._foreach_addcmul_(self._squares, gradients, gradients)
+            return
+        if self._seen % self._in_group == 0:
+            self._group = [g.clone() for g in gradients]
+        else:
+            torch._foreach_add_(self._group, gradients)
         self._seen += 1
         if self._seen % self._in_group == 0:
             torch._foreach_addcmul_(self._squares, self._group, self._group)
-            self._group = []
 
     @torch.no_grad()
     def end(self, loss_scale: Tensor) -> None:
