@@ -39,6 +39,11 @@ class Measured:
     train_images: int
     parameters: int
 
+    @property
+    def hours(self) -> float:
+        """What its steps took, evaluations not counted."""
+        return self.steps * self.batch / (self.images_per_second * self.processes) / 3600
+
     def steps_at(self, batch: float) -> float:
         """Steps to the same point: ``S = S_min (1 + B_c / B)``, arXiv 1812.06162, equation 2.11 with 2.12."""
         fewest = self.steps / (1 + self.noise_scale / self.batch)
@@ -145,7 +150,8 @@ def describe(run: Measured, machine: MachineConfig, points: Sequence[Point]) -> 
     """The table, what it rests on, and the sentence that it is for."""
     low, high = run.noise_range
     lines = [
-        f"{run.name}: {run.steps:,} steps of {run.batch:,} images to {run.top1:.2f} % top-1",
+        f"{run.name}: {run.steps:,} steps of {run.batch:,} images to {run.top1:.2f} % top-1, {duration(run.hours)} of "
+        f"training on {run.processes} process{'es' if run.processes > 1 else ''}",
         f"  noise scale  {run.noise_scale:,.0f} images, the median of {run.estimated} evaluations ({low:,.0f} to "
         f"{high:,.0f})",
     ]

@@ -73,10 +73,10 @@ def frontier_plot(points: list[dict[str, object]], noise_scale: float) -> Plot:
         for row, x, y in zip(rows, hours, costs, strict=True):
             text = f"{int(row['gpus']):,} x {int(row['batch']):,}"
             axes.annotate(text, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=7)
-        # between the two batches that the noise scale lies between
+        # the first point beyond it
         above = [i for i, row in enumerate(rows) if int(row["batch"]) >= noise_scale]
         if above:
-            label = f"from here on more than {noise_scale:,.0f} images a step"
+            label = f"left of it: more than {noise_scale:,.0f} images a step"
             axes.axvline(hours[above[0]], color="#D55E00", linestyle="--", linewidth=1.2, label=label)
             axes.legend(fontsize=8)
         axes.set_xscale("log")
