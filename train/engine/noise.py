@@ -38,8 +38,8 @@ class Noise:
         """The batch, in images, at which a step of LARS over these layers makes half the progress of a noiseless one.
 
         It is the B at which ``sum_l a_l / sqrt(1 + B_l / B) = sqrt(1/2)``, where ``B_l`` is a layer's noise scale and
-        ``a_l = |w_l| |G_l|`` over the sum of all. docs/noise_scale_lars.md derives it; with one layer it is ``B_l``. Layers
-        without a positive |G|^2 count for nothing.
+        ``a_l = |w_l| |G_l|`` over the sum of all (derived in docs/noise_scale_lars.md); with one layer it is ``B_l``.
+        Layers without a positive |G|^2 count for nothing.
         """
         known = zip(self.names, self.gradient_squared, self.variance, strict=True)
         layers = [(weight_norms[n] * g2**0.5, max(v, 0.0) / g2) for n, g2, v in known if n in weight_norms and g2 > 0]
