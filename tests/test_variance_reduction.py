@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lars import LARS
 from lars.tests.reference import reference
-from tests.helpers import App, build, spawn
+from tests.helpers import SMALL, App, build, spawn, train_here
 from tests.test_step import COUNT, connected, difference, gradients, micro_batches, model
 from train import app
 from train.config.compose import compose
@@ -124,6 +124,13 @@ def test_one_two_and_four_processes_scale_the_same_gradient(tmp_path: Path, grou
         spawn(step_on, size, tmp_path, groups)
     alone, *others = (torch.load(tmp_path / f"{groups}-{name}.pt") for name in ("1-0", "2-0", "2-1", "4-0", "4-3"))
     assert all(difference(other, alone) < 1e-3 for other in others)
+
+
+def test_a_run_says_that_its_variance_is_reduced_and_over_how_many_groups(tmp_path: Path, capsys):
+    for groups, said in (("null", "over all micro-batches"), ("2", "over 2 groups of micro-batches")):
+        chosen = ("optimizer.variance_reduction=true", f"optimizer.variance_groups={groups}", "max_steps=1")
+        train_here(tmp_path / groups, *SMALL, *chosen)
+        assert f"variance reduced {said}" in capsys.readouterr().out
 
 
 def test_groups_that_are_not_whole_are_refused_in_one_line(app: App):

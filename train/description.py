@@ -68,6 +68,9 @@ def _optimizer(config: Config) -> str:
         lr += " (0.2 at 256, linear in the batch)"
     values = asdict(optimizer)
     others = [f"{key.replace('_', ' ')} {values[key]:g}" for key in ("momentum", "weight_decay") if key in values]
+    if optimizer.variance_reduction:
+        groups = f"{optimizer.variance_groups} groups of" if optimizer.variance_groups else "all"
+        others.append(f"variance reduced over {groups} micro-batches")
     return ", ".join([optimizer.name, lr, *others])
 
 
