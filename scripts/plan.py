@@ -2,15 +2,20 @@
 
 Usage: python scripts/plan.py batch=32k data=imagenet machine=h100 machine.gpus=[8,64]     one run
        python scripts/plan.py [overrides] [--plot FILE.png]      all rows of a recipe on ILSVRC-2012, as a table
+       python scripts/plan.py --from runs/NAME [--plot FILE.png]      a finished run with noise_scale=true: what the
+                                                                 same point would take and cost on 1 to 1,024 GPUs
 
 It takes every override that the app takes, and ``machine=`` and ``machine.`` for the machine. With ``batch=`` it plans
 that run, without it or with ``--plot`` the rows. Nothing is started, and no GPU or image is needed.
 """
 
+from __future__ import annotations
+
 import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 
@@ -18,6 +23,9 @@ from train.config.compose import CONFIGS, compose, default_name
 from train.config.overrides import spell
 from train.config.refusals import MISTAKES, refuse
 from train.errors import UserError, print_error
+
+if TYPE_CHECKING:
+    from scripts.reporting.plot import Plot
 
 
 def one_run(overrides: list[str]) -> str:
@@ -40,11 +48,31 @@ def all_rows(overrides: list[str], picture: Path | None) -> str:
     if picture:
         from scripts.reporting.costs import plan_plot
 
-        plot = plan_plot(*overrides)
-        figures = plot.as_csv()
-        picture.with_suffix(".csv").write_text(figures)
-        plot.picture(picture, figures)
+        draw(plan_plot(*overrides), picture)
     return table
+
+
+def from_run(folder: Path, overrides: list[str], picture: Path | None) -> str:
+    from scripts.estimate import frontier
+    from scripts.estimate.machine import compose_machine, split
+
+    of_machine, others = split(overrides)
+    if others:
+        raise UserError(f"{others[0]}: with --from the run says it all, but for machine= and machine.")
+    run = frontier.read(folder)
+    machine = frontier.with_speed_of(run, compose_machine(*of_machine))
+    points = frontier.frontier(run, machine)
+    if picture:
+        from scripts.reporting.costs import frontier_plot
+
+        draw(frontier_plot(frontier.rows(points), run.noise_scale), picture)
+    return frontier.describe(run, machine, points)
+
+
+def draw(plot: Plot, picture: Path) -> None:
+    figures = plot.as_csv()
+    picture.with_suffix(".csv").write_text(figures)
+    plot.picture(picture, figures)
 
 
 def main() -> int:
@@ -52,12 +80,16 @@ def main() -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw hours against GPUs into this PNG, its figures beside it")
+    parser.add_argument("--from", type=Path, dest="run", help="a run's folder; --plot draws cost against time")
     arguments, overrides = parser.parse_known_args()
     if arguments.plot and arguments.plot.suffix != ".png":
         parser.error(f"--plot {arguments.plot}: give a name that ends in .png")
     is_one_run = not arguments.plot and any(o.startswith("batch=") for o in overrides)
     try:
-        print(one_run(overrides) if is_one_run else all_rows(overrides, arguments.plot))
+        if arguments.run:
+            print(from_run(arguments.run, overrides, arguments.plot))
+        else:
+            print(one_run(overrides) if is_one_run else all_rows(overrides, arguments.plot))
     except MISTAKES as error:
         return refuse(error)
     except OSError as error:

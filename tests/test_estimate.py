@@ -76,6 +76,16 @@ def test_imagenet_is_planned_before_it_is_there():
         one_run.expected_data(compose("data.root=/nowhere"))
 
 
+def test_variance_reduction_costs_a_buffer_and_an_all_reduce_of_the_gradients_size():
+    plain, reduced = (compose("batch=32k", f"optimizer.variance_reduction={on}") for on in ("false", "true"))
+    without, net = footprint_of(plain, 64, 2), footprint_of(reduced, 64, 2)
+    assert net.optimizer - without.optimizer == net.squares == net.gradients == without.gradients
+    size = one_run.size_of(net.gradients)
+    assert f"gradients {size}, their elements' squares {size}" in described("batch=32k", "recipe=vr")
+    with pytest.raises(UserError, match="is not planned: plan each batch by itself"):
+        described("batch=32k", "batch.grow=[[0,1024],[15,4096]]")
+
+
 def test_resnet50_has_its_parameters_statistics_and_operations(resnet50: Footprint):
     from torchvision.models import ResNet50_Weights
 

@@ -26,8 +26,8 @@ def test_processes_together_take_the_same_micro_batches_in_the_same_order(proces
     alone = Plan(total=64, micro=8, accumulation=8, processes=1, train_images=300, epochs=1)
     shared = Plan(64, 8, 8 // processes, processes, 300, 1)
     order = epoch_order(0, 2, 300)
-    expected = list(loader.micro_batches(alone, order, 0, rank=0))
-    ranks = [list(loader.micro_batches(shared, order, 0, rank)) for rank in range(processes)]
+    expected = list(loader.micro_batches(alone, 0, order, 0, rank=0))
+    ranks = [list(loader.micro_batches(shared, 0, order, 0, rank)) for rank in range(processes)]
     k = shared.accumulation
     together = [m for step in range(4) for rank in ranks for m in rank[step * k : (step + 1) * k]]
     assert len(together) == len(expected) == 32
@@ -37,8 +37,10 @@ def test_processes_together_take_the_same_micro_batches_in_the_same_order(proces
 def test_an_epoch_goes_on_from_any_step():
     plan = Plan(total=64, micro=8, accumulation=8, processes=1, train_images=300, epochs=1)
     order = epoch_order(0, 0, 300)
-    whole = list(loader.micro_batches(plan, order, 0, 0))
-    assert all(np.array_equal(a, b) for a, b in zip(whole[16:], loader.micro_batches(plan, order, 2, 0), strict=True))
+    whole = list(loader.micro_batches(plan, 0, order, 0, 0))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(whole[16:], loader.micro_batches(plan, 0, order, 2, 0), strict=True)
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -62,7 +64,7 @@ def test_a_run_is_one_sequence_of_requests_that_goes_on_from_any_step(evaluate_e
 
     apart: list[loader.Request] = []
     for epoch in range(5):
-        apart += [(epoch, m) for m in loader.micro_batches(plan, epoch_order(0, epoch, 300), 0, 0)]
+        apart += [(epoch, m) for m in loader.micro_batches(plan, epoch, epoch_order(0, epoch, 300), 0, 0)]
         if epoch + 1 in {1: [1, 2, 3, 4, 5], 2: [2, 4, 5], 3: [3, 5]}[evaluate_every]:
             apart += validation
     whole = sequence(0)

@@ -51,6 +51,13 @@ PUBLISHED = {
         "16k": (16384, 6.4, 5, 90, 1e-4, 0.9),
         "32k": (32768, 12.8, 5, 90, 1e-4, 0.9),
     },
+    # lr and warm-up are those of nus
+    "vr": {
+        "8k": (8192, 16, 2.5, 90, 1e-4, 0.9),
+        "16k": (16384, 22.63, 5, 90, 1e-4, 0.9),
+        "32k": (32768, 32, 14, 90, 1e-4, 0.9),
+        "64k": (65536, 45.25, 20, 90, 1e-4, 0.9),
+    },
     "nesterov": {
         "256": (256, 0.1, 5, 90, 1e-4, 0.9),
         "4k": (4096, 1.6, 5, 90, 1e-4, 0.9),
@@ -84,6 +91,10 @@ TRAITS = {
         "optimizer.name": "sgd", "optimizer.nesterov": True, "model.zero_gamma": True, "schedule.decay": "step",
         "schedule.milestones": [30, 60, 80], "schedule.factor": 0.1, "schedule.warmup_lr": 0.1,
         "batch.reference_micro": 32, "recipe.train_crop": "scale_and_aspect",
+    },
+    "vr": {
+        "optimizer.name": "lars", "optimizer.variance_reduction": True, "optimizer.variance_groups": None,
+        "schedule.decay": "cosine", "label_smoothing": 0.1, "optimizer.momentum_form": "torch",
     },
     "nesterov": {
         "optimizer.name": "sgd", "optimizer.nesterov": True, "schedule.decay": "step", "label_smoothing": 0.0,

@@ -21,18 +21,18 @@ def test_the_start_of_a_process_is_not_in_it_nor_what_lies_between_epochs(clock:
     measured = speed.Speed()
     measured.begin(0)
     clock[0] = 60.0  # a minute to start, compile and take the first step
-    measured.reach(1)
-    assert measured.per_second(100) is None
+    measured.reach(100)
+    assert measured.per_second() is None
     clock[0] = 62.0
-    measured.reach(11)
+    measured.reach(1100)
     clock[0] = 90.0  # an evaluation
-    measured.begin(11)
+    measured.begin(1100)
     clock[0] = 91.0
-    measured.reach(16)
+    measured.reach(1600)
     # 15 steps of 100 images in 3 s
-    assert measured.per_second(100) == 500.0
+    assert measured.per_second() == 500.0
     measured.restart()
-    assert measured.per_second(100) is None and measured.has_started
+    assert measured.per_second() is None and measured.has_started
 
 
 def test_a_run_stopped_by_max_steps_says_its_speed_without_its_first_step(tmp_path: Path, capsys):

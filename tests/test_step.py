@@ -1,5 +1,7 @@
 """The gradient of a step: accumulated, it is the mean over micro-batches; nothing waits for the device."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,9 @@ def micro_batches() -> list[MicroBatch]:
     ]
 
 
-def connected(model: nn.Module, count: int, device: str = "cpu", optimizer: Optimizer | None = None) -> Step:
+def connected(
+    model: nn.Module, count: int, device: str = "cpu", optimizer: Optimizer | None = None, **statistics: Any
+) -> Step:
     """A step of ``count`` micro-batches; without an ``optimizer`` it is SGD's."""
     world, precision = World(), Precision(torch.device(device))
     return Step(
@@ -51,6 +55,7 @@ def connected(model: nn.Module, count: int, device: str = "cpu", optimizer: Opti
         label_smoothing=SMOOTHING,
         micro_batches=count,
         scaler=precision.scaler(),
+        **statistics,
     )
 
 

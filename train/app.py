@@ -24,9 +24,11 @@ from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Loggers
 from train.engine.loop import Training
+from train.engine.noise import NoiseScale
 from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
 from train.engine.stop import StopVotes
+from train.engine.variance_reduction import VarianceReduction
 from train.errors import Diverged, PeersLost, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
@@ -89,6 +91,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     plan = world.raise_together(
         lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
     )
+    world.raise_together(lambda: check_groups(config, plan))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -152,6 +155,12 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         print(f"stopped at max_steps={config.max_steps}{since}: {folder.path} is unfinished and can be resumed")
 
 
+def check_groups(config: Config, plan: Plan) -> None:
+    """Raise UserError unless groups of micro-batches are whole on every process."""
+    for total in config.batch.totals:
+        config.optimizer.check_groups(total // plan.micro, plan.processes)
+
+
 def open_folder(config: Config) -> RunFolder:
     assert config.name is not None
     return RunFolder(Path(config.runs_dir).expanduser().absolute() / config.name, config)
@@ -173,7 +182,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
     if folder is None:
         return Loggers([])
     position = state["position"] if state else {"rows": 0, "step": 0}
-    rows, images = position["rows"], position["step"] * plan.total
+    rows, images = position["rows"], plan.images(position["step"])
     mlperf = []
     if config.mlperf_log:
         facts = mlperf_facts(config, plan, data)
@@ -185,7 +194,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
             RowLogger(folder.path / "log.jsonl", rows),
             LayersLogger(folder.path / "layers.csv", images),
             BoardLogger(folder.path / "tb", images, opening(settings, description(config, plan, data))),
-            ProgressLogger(images, plan.steps * plan.total, config.epochs),
+            ProgressLogger(images, plan.images(plan.steps), config.epochs),
             *mlperf,
         ]
     )
@@ -235,10 +244,10 @@ def connect_step(
     config: Config, plan: Plan, world: World, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
 ) -> Step:
     """The step of ``model``, the bare module, with the configured optimizer."""
-    precision = Precision.named(config.precision, world.device)
+    precision, optimizer = Precision.named(config.precision, world.device), config.optimizer
     return Step(
         model=world.data_parallel(model),
-        optimizer=make_optimizer(model, config.optimizer),
+        optimizer=make_optimizer(model, optimizer),
         statistics=RunningStatistics(model, world, plan.accumulation),
         votes=StopVotes(world, asked_to_stop, plan.accumulation),
         world=world,
@@ -246,6 +255,10 @@ def connect_step(
         label_smoothing=config.label_smoothing,
         micro_batches=plan.accumulation,
         scaler=precision.scaler(),
+        noise=NoiseScale(model, world, plan.micro) if config.noise_scale else None,
+        variance_reduction=VarianceReduction(model, world, optimizer.variance_groups)
+        if optimizer.variance_reduction
+        else None,
     )
 
 
@@ -274,6 +287,7 @@ def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
     is_published = (
         data.is_ilsvrc
         and config.recipe.name == "torchlars"
+        and not batch.grow
         and (batch.total, config.epochs, config.model.name) == (batch.published, 90, "resnet50")
         and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
     )

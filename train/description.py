@@ -17,17 +17,18 @@ def description(
 ) -> str:
     """The lines from which a reader of the log learns what ran, and that it is not something else."""
     warmup_epochs = config.schedule.warmup_epochs
+    growing = ", ".join(f"{total:,} from epoch {epoch} on" for epoch, total in plan.grow)
     lines = {
         "recipe": config.recipe.name,
         "data": f"{config.data.name}: {data.remark}",
         "batch": f"{plan.total:,} = {plan.micro} micro x {plan.accumulation} accumulated x {plan.processes} "
-        f"process{'es' if plan.processes > 1 else ''} ({_preset(config)})",
+        f"process{'es' if plan.processes > 1 else ''} ({_preset(config)})" + (f"; {growing}" if growing else ""),
         "optimizer": _optimizer(config),
         "schedule": f"{_decay(config)}, {warmup_epochs:g} of {config.epochs} epochs warm-up, "
-        f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch",
+        f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch" + (" at first" if growing else ""),
         "model": f"{config.model.name}, {config.precision}",
     }
-    if not data.is_ilsvrc:
+    if not data.is_ilsvrc and not growing:
         images, _, _ = ILSVRC_2012
         lines["updates"] = (
             f"{plan.steps:,}, each of {100 * plan.total / data.train_images:.2g} % of the training images: "
@@ -67,6 +68,9 @@ def _optimizer(config: Config) -> str:
         lr += " (0.2 at 256, linear in the batch)"
     values = asdict(optimizer)
     others = [f"{key.replace('_', ' ')} {values[key]:g}" for key in ("momentum", "weight_decay") if key in values]
+    if optimizer.variance_reduction:
+        groups = f"{optimizer.variance_groups} groups of" if optimizer.variance_groups else "all"
+        others.append(f"variance reduced over {groups} micro-batches")
     return ", ".join([optimizer.name, lr, *others])
 
 

@@ -28,9 +28,28 @@ class OptimizerConfig:
     name: str
     lr: float = key(least=0)
     weight_decay: float = key(least=0)
+    variance_reduction: bool
+    variance_groups: int | None = key(least=2)
 
     def check(self) -> None:
         """Raise UserError for values that do not go together."""
+
+    def check_groups(self, micro_batches: int, processes: int = 1) -> None:
+        """Raise UserError unless the ``micro_batches`` of a step form whole groups on each of ``processes``."""
+        if not self.variance_reduction:
+            return
+        if micro_batches == 1:
+            raise UserError(
+                "optimizer.variance_reduction=true compares the micro-batches of a step, and here it has one: "
+                "give a smaller batch.micro that divides batch.total"
+            )
+        groups = self.variance_groups or micro_batches
+        if micro_batches % groups or groups % processes:
+            shared = f" on {processes} processes" if processes > 1 else ""
+            raise UserError(
+                f"optimizer.variance_groups={groups} does not divide the {micro_batches} micro-batches of a step"
+                f"{shared} into whole ones: give null, so that each micro-batch is one"
+            )
 
 
 @dataclass(kw_only=True)

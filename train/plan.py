@@ -1,6 +1,10 @@
 """How the images of a run divide into steps, processes and micro-batches."""
 
+import itertools
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from train.errors import UserError
 from train.keys import key
@@ -13,20 +17,53 @@ class BatchConfig:
     total: int = key(least=1)
     micro: int = key(least=1)
     reference_micro: int
+    grow: list[list[int]] | None
+
+    @property
+    def totals(self) -> list[int]:
+        """Images of a step, in the order in which a run has them."""
+        return [total for _, total in self.grow] if self.grow else [self.total]
+
+    @property
+    def micro_batches(self) -> int:
+        """What processes share equally: the largest number that divides the micro-batches of every step."""
+        return math.gcd(*(total // self.micro for total in self.totals))
 
     def check(self) -> None:
-        if self.total % self.micro:
-            most = min(self.micro, self.total)
-            below = max(n for n in range(1, most + 1) if self.total % n == 0)
-            raise UserError(
-                f"batch.total={self.total} is not a multiple of batch.micro={self.micro}: "
-                f"batch.micro={below} divides it"
-            )
+        if self.grow is not None:
+            epochs = [part[0] for part in self.grow if len(part) == 2 and part[1] > 0]
+            ascending = all(a < b for a, b in itertools.pairwise(epochs))
+            if len(epochs) != len(self.grow) or epochs[:1] != [0] or not ascending:
+                raise UserError(
+                    f"batch.grow={self.grow} must be pairs of an epoch, counted from 0 and ascending, and the images "
+                    "of a step from there on, such as [[0,1024],[15,4096]]"
+                )
+        for total in self.totals:
+            if total % self.micro:
+                most = min(self.micro, total)
+                below = max(n for n in range(1, most + 1) if all(t % n == 0 for t in self.totals))
+                name = "a batch of batch.grow" if self.grow else "batch.total"
+                raise UserError(
+                    f"{name}={total} is not a multiple of batch.micro={self.micro}: batch.micro={below} divides it"
+                )
+
+
+class Part(NamedTuple):
+    """The epochs of one batch."""
+
+    epoch: int  # the first, counted from 0
+    step: int  # its first
+    images: int  # trained on before it
+    total: int  # images of a step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts that follow from batch, data and processes."""
+    """Counts that follow from batch, data and processes.
+
+    Where the batch grows, ``total``, ``accumulation`` and ``steps_per_epoch`` are those of the first epoch; epochs and
+    steps count from 0.
+    """
 
     total: int  # images of a step, on all processes
     micro: int  # images of a forward pass
@@ -35,6 +72,47 @@ class Plan:
     train_images: int
     epochs: int
     evaluate_every: int = 1  # epochs
+    grow: tuple[tuple[int, int], ...] = ()  # the epochs after which the batch is another, and its images
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        parts = [Part(0, 0, 0, self.total)]
+        for epoch, total in self.grow:
+            if epoch < self.epochs:
+                before = parts[-1]
+                steps = (epoch - before.epoch) * (self.train_images // before.total)
+                parts.append(Part(epoch, before.step + steps, before.images + steps * before.total, total))
+        return parts
+
+    def total_in(self, epoch: int) -> int:
+        """Images of a step in ``epoch``."""
+        return next(part.total for part in reversed(self._parts) if part.epoch <= epoch)
+
+    def accumulation_in(self, epoch: int) -> int:
+        return self.total_in(epoch) // self.micro // self.processes
+
+    def first_step(self, epoch: int) -> int:
+        """Steps before ``epoch``."""
+        part = next(part for part in reversed(self._parts) if part.epoch <= epoch)
+        return part.step + (epoch - part.epoch) * (self.train_images // part.total)
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """The epoch of ``step``, and the steps before it in that epoch."""
+        part = next(part for part in reversed(self._parts) if part.step <= step)
+        epochs, since = divmod(step - part.step, self.train_images // part.total)
+        return part.epoch + epochs, since
+
+    def images(self, steps: int) -> int:
+        """Images trained on after so many ``steps``."""
+        part = next(part for part in reversed(self._parts) if part.step <= steps)
+        return part.images + (steps - part.step) * part.total
+
+    def as_first(self, step: int) -> float:
+        """The step of the first batch that is as many epochs into the run as ``step``: itself if nothing grows."""
+        if not self.grow:
+            return step
+        epoch, since = self.locate(step)
+        return (epoch + since / (self.train_images // self.total_in(epoch))) * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +120,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
+        return self.first_step(self.epochs)
 
     def is_evaluated(self, epoch: int) -> bool:
         """Whether there is an evaluation after ``epoch``, counted from 1; always after the last."""
@@ -58,31 +136,33 @@ class Plan:
 
     @property
     def dropped(self) -> int:
-        """Images at the end of each epoch's order that do not fill a global batch."""
-        return self.train_images % self.total
+        """Images at the end of each epoch's order that do not fill a global batch, in any epoch at the most."""
+        return max(self.train_images % part.total for part in self._parts)
 
 
 def make_plan(batch: BatchConfig, epochs: int, train_images: int, processes: int, evaluate_every: int = 1) -> Plan:
     """Divide ``batch`` over ``processes``; raises UserError when it does not divide, or is larger than the data."""
-    check_size(batch.total, train_images)
-    return Plan(
-        batch.total, batch.micro, accumulation(batch, processes), processes, train_images, epochs, evaluate_every
-    )
+    for total in batch.totals:
+        check_size(total, train_images)
+    grow = tuple((epoch, total) for epoch, total in (batch.grow or [])[1:])
+    accumulated = accumulation(batch, processes)
+    return Plan(batch.totals[0], batch.micro, accumulated, processes, train_images, epochs, evaluate_every, grow)
 
 
 def accumulation(batch: BatchConfig, processes: int) -> int:
-    """Micro-batches that each of ``processes`` takes for a step; raises UserError when they do not divide."""
-    micro_batches = batch.total // batch.micro
+    """Micro-batches that each of ``processes`` takes for a first step; raises UserError when they do not divide."""
+    micro_batches = batch.micro_batches
     if micro_batches % processes:
         divisors = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         below = max(n for n in divisors if n < processes)
         above = min([n for n in divisors if n > processes] or divisors[-1:])
         fix = " or ".join(f"nproc={n}" for n in sorted({below, above}))
+        what = f"batch.grow={batch.grow} is always multiples of" if batch.grow else f"batch.total={batch.total} is"
         raise UserError(
-            f"batch.total={batch.total} is {micro_batches} micro-batches of batch.micro={batch.micro}, which "
+            f"{what} {micro_batches} micro-batches of batch.micro={batch.micro}, which "
             f"{processes} processes cannot share equally: give {fix}"
         )
-    return micro_batches // processes
+    return batch.totals[0] // batch.micro // processes
 
 
 def check_size(total: int, train_images: int) -> None:

@@ -23,6 +23,8 @@ class ScheduleConfig:
 def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[int], float]:
     """The learning rate of each step of ``plan``, counted from 0; there is nothing to store or restore.
 
+    Where the batch grows, a step has the lr that the first batch has as many epochs into the run.
+
     In the warm-up it rises linearly from ``warmup_lr`` and reaches ``lr`` in the warm-up's last step. Afterwards,
     with ``p`` the fraction of the run that is over::
 
@@ -45,11 +47,12 @@ def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[in
         return config.end_lr + (lr - config.end_lr) * ((1 + math.cos(math.pi * p)) / 2)
 
     def learning_rate(step: int) -> float:
-        if step < warmup_steps:
-            return config.warmup_lr + (lr - config.warmup_lr) * min((step + 1) / warmup_steps, 1.0)
+        now = plan.as_first(step)
+        if now < warmup_steps:
+            return config.warmup_lr + (lr - config.warmup_lr) * min(plan.as_first(step + 1) / warmup_steps, 1.0)
         if config.decay == "step":
-            return lr * config.factor ** sum(step >= milestone for milestone in milestones)
-        p = (step - start) / (plan.steps - start)
+            return lr * config.factor ** sum(now >= milestone for milestone in milestones)
+        p = (now - start) / (plan.epochs * plan.steps_per_epoch - start)
         return poly(p) if config.decay == "poly" else cosine(p)
 
     return learning_rate

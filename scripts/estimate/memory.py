@@ -20,6 +20,7 @@ from train.engine.batchnorm import RunningStatistics
 from train.engine.precision import Precision
 from train.engine.step import Step
 from train.engine.stop import StopVotes
+from train.engine.variance_reduction import VarianceReduction
 from train.optimizer import OptimizerConfig, make_optimizer
 from train.processes.world import World
 
@@ -36,6 +37,7 @@ class Footprint:
     activations: int  # everything else: images, what the backward pass needs, temporaries
     statistics: int  # BatchNorm's running means and variances, a part of the weights
     gmacs: float  # 10^9 multiply-additions of one image's forward pass
+    squares: int = 0  # of the gradients' elements, which variance reduction all-reduces; a part of the optimizer
 
     @property
     def peak(self) -> int:
@@ -105,6 +107,7 @@ def footprint(
             label_smoothing=0.0,
             micro_batches=micro_batches,
             scaler=precision.scaler(),
+            variance_reduction=VarianceReduction(net, world, None) if optimizer.variance_reduction else None,
         )
 
         def images() -> Iterator[MicroBatch]:
@@ -122,4 +125,5 @@ def footprint(
             net.eval()(torch.zeros(1, 3, size, size))
     # it counts a multiplication and an addition as two
     gmacs = counter.get_total_flops() / 2e9
-    return Footprint(weights, gradients, state, most - weights - gradients - state, statistics, gmacs)
+    squares = gradients if optimizer.variance_reduction else 0
+    return Footprint(weights, gradients, state, most - weights - gradients - state, statistics, gmacs, squares)

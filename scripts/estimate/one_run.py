@@ -115,9 +115,13 @@ def costs_of(
     config: Config, machine: MachineConfig, train_images: int, val_images: int, net: Footprint
 ) -> list[Cost | None]:
     """A cost for each of ``process_counts``; None where that many GPUs cannot share the batch."""
+    if config.batch.grow:
+        raise UserError(f"batch.grow={config.batch.grow} is not planned: plan each batch by itself, with batch.total=")
     speed = speed_of(machine, config.batch.micro, net.gmacs)
     plans = [plan_on(config, train_images, count) for count in process_counts(config, machine)]
-    return [plan and cost_of(plan, val_images, net.gradients, net.statistics, machine, speed) for plan in plans]
+    # nothing hides the squares: they are complete when the last backward pass is
+    waited_for = net.statistics + net.squares
+    return [plan and cost_of(plan, val_images, net.gradients, waited_for, machine, speed) for plan in plans]
 
 
 def curve(values: list[float], height: int) -> list[str]:
@@ -159,9 +163,10 @@ def memory_line(net: Footprint, micro: int) -> str:
 
 
 def traffic_line(net: Footprint) -> str:
+    squares = f", their elements' squares {size_of(net.squares)}" if net.squares else ""
     return (
-        f"{size_of(net.gradients + net.statistics)} all-reduced a step: gradients {size_of(net.gradients)}, "
-        f"BatchNorm's statistics {size_of(net.statistics)}"
+        f"{size_of(net.gradients + net.squares + net.statistics)} all-reduced a step: gradients "
+        f"{size_of(net.gradients)}{squares}, BatchNorm's statistics {size_of(net.statistics)}"
     )
 
 

@@ -47,6 +47,7 @@ class Config:
     schedule: ScheduleConfig
     label_smoothing: float = key(least=0, below=1)
     ema: float = key(least=0, below=1)
+    noise_scale: bool = operational()
     stop_at_top1: float | None = key(above=0, most=100)
     epochs: int = key(least=1)
     evaluate_every: int = key(least=1)
@@ -70,11 +71,19 @@ class Config:
         check_bounds(self)
         self.batch.check()
         images = self.data.expected_train_images()
-        if images is not None:
-            check_size(self.batch.total, images)
+        for total in self.batch.totals:
+            if images is not None:
+                check_size(total, images)
+            if self.noise_scale and total == self.batch.micro:
+                raise UserError(
+                    f"noise_scale=true compares the micro-batches of a step, and a batch of {total} is one of "
+                    f"batch.micro={total}: give a smaller batch.micro that divides it, or leave noise_scale out"
+                )
         self.data.check()
         if self.data.split == "report" and self.evaluate is None:
             raise UserError("data.split=report: settings are chosen on selection; report is for evaluate=FILE")
         self.optimizer.check()
+        for total in self.batch.totals:
+            self.optimizer.check_groups(total // self.batch.micro)
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

@@ -58,7 +58,8 @@ class Loader(ABC):
     def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of ``epoch`` from its ``first_step`` to its end."""
         order = epoch_order(self._seed, epoch, plan.train_images)
-        return self.batches((epoch, indices) for indices in micro_batches(plan, order, first_step, self._place.rank))
+        mine = micro_batches(plan, epoch, order, first_step, self._place.rank)
+        return self.batches((epoch, indices) for indices in mine)
 
     def validation_batches(self) -> Iterator[MicroBatch]:
         """This rank's share of the validation images; every rank has equally many batches, some of them empty."""
@@ -151,25 +152,28 @@ def run_requests(
 
     The next epoch's order is sorted while this one's is dealt out: a million images take a tenth of a second.
     """
-    first_epoch, first_step = divmod(step, plan.steps_per_epoch)
+    first_epoch, first_step = plan.locate(step)
     if evaluate_first:
         yield from validation
     with ThreadPoolExecutor(1, "order") as pool:
         order = pool.submit(epoch_order, seed, first_epoch, plan.train_images)
         for epoch in range(first_epoch, plan.epochs):
             now, order = order, pool.submit(epoch_order, seed, epoch + 1, plan.train_images)
-            yield from ((epoch, indices) for indices in micro_batches(plan, now.result(), first_step, rank))
+            yield from ((epoch, indices) for indices in micro_batches(plan, epoch, now.result(), first_step, rank))
             if plan.is_evaluated(epoch + 1):
                 yield from validation
             first_step = 0
 
 
-def micro_batches(plan: Plan, order: NDArray[np.int64], first_step: int, rank: int) -> Iterator[NDArray[np.int64]]:
+def micro_batches(
+    plan: Plan, epoch: int, order: NDArray[np.int64], first_step: int, rank: int
+) -> Iterator[NDArray[np.int64]]:
     """The images of each of this rank's micro-batches; all ranks' together are the epoch's order, step by step."""
-    mine = plan.accumulation * plan.micro
-    for step in range(first_step, plan.steps_per_epoch):
-        start = step * plan.total + rank * mine
-        yield from order[start : start + mine].reshape(plan.accumulation, plan.micro)
+    total, accumulation = plan.total_in(epoch), plan.accumulation_in(epoch)
+    mine = accumulation * plan.micro
+    for step in range(first_step, plan.train_images // total):
+        start = step * total + rank * mine
+        yield from order[start : start + mine].reshape(accumulation, plan.micro)
 
 
 def share(n: int, rank: int, size: int) -> range:

@@ -23,7 +23,7 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module, world: World, micro_batches: int) -> None:
         """``micro_batches`` of a step on this rank."""
-        self._world, self._micro_batches = world, micro_batches
+        self._world, self.micro_batches = world, micro_batches
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         momenta = {m.momentum for m in norms}
         assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
@@ -53,14 +53,14 @@ class RunningStatistics:
 
     def share(self) -> list[Tensor]:
         """This rank's part of the statistics after a step; their sum over all ranks goes to ``combine``."""
-        later = self._micro_batches * (self._world.size - 1 - self._world.rank)
+        later = self.micro_batches * (self._world.size - 1 - self._world.rank)
         return list(torch._foreach_mul(self._statistics, self._keep**later)) if self._statistics else []
 
     def combine(self, sums: list[Tensor]) -> None:
         """Take the sums of all ranks' shares."""
         if self._statistics:
             torch._foreach_copy_(self._statistics, sums)
-            torch._foreach_add_(self._counts, self._micro_batches * (self._world.size - 1))
+            torch._foreach_add_(self._counts, self.micro_batches * (self._world.size - 1))
 
 
 def _concatenated(tensors: list[Tensor]) -> Tensor:

@@ -97,7 +97,7 @@ class Training:
     @property
     def images(self) -> int:
         """Images trained on since the beginning of the run."""
-        return self.position.step * self.plan.total
+        return self.plan.images(self.position.step)
 
     @property
     def has_reached_top1(self) -> bool:
@@ -111,17 +111,17 @@ class Training:
     @property
     def images_per_second(self) -> float | None:
         """Of this process's steps since the last evaluation, without its start; None when there were none."""
-        return self._speed.per_second(self.plan.total)
+        return self._speed.per_second()
 
     @property
     def _steps_since_evaluation(self) -> int:
-        return self.position.step - self.plan.evaluated_epoch(self.position.rows) * self.plan.steps_per_epoch
+        return self.position.step - self.plan.first_step(self.plan.evaluated_epoch(self.position.rows))
 
     # Its state
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors and containers, from which ``restore`` continues bit for bit."""
-        scaler = self.take_step.scaler
+        scaler, noise = self.take_step.scaler, self.take_step.noise
         return {
             **self.identity,
             "position": {**vars(self.position), "epoch_loss": self._epoch_loss.item()},
@@ -129,6 +129,7 @@ class Training:
             "optimizer": self.take_step.optimizer.state_dict(),
             **({"average": self.average.model.state_dict()} if self.average else {}),
             **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}),
+            **({"noise": noise.state()} if noise else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -138,6 +139,8 @@ class Training:
             self.average.model.load_state_dict(state["average"])
         if "scaler" in state:
             self.take_step.scaler.load_state_dict(state["scaler"])
+        if self.take_step.noise:
+            self.take_step.noise.load_state(state.get("noise"))
         # checkpoints of 0.1 hold the time of the epoch, which is measured anew
         self._start_at(Position(**{k: v for k, v in state["position"].items() if k != "epoch_seconds"}))
 
@@ -194,15 +197,16 @@ class Training:
 
     @property
     def _is_evaluation_due(self) -> bool:
-        return self.position.rows < self.plan.evaluations(self.position.step // self.plan.steps_per_epoch)
+        return self.position.rows < self.plan.evaluations(self.plan.locate(self.position.step)[0])
 
     def _train_epoch(self, limit: int) -> None:
         """The steps from where the run is to the end of this epoch, or to ``limit``."""
         plan, position = self.plan, self.position
-        epoch = position.step // plan.steps_per_epoch
+        epoch, _ = plan.locate(position.step)
         self.log.training(epoch + 1, until=plan.evaluated_epoch(position.rows + 1))
-        end = min((epoch + 1) * plan.steps_per_epoch, limit)
-        self._speed.begin(position.step)
+        end = min(plan.first_step(epoch + 1), limit)
+        self.take_step.resize(plan.accumulation_in(epoch))
+        self._speed.begin(self.images)
         for step in range(position.step, end):
             began = time.perf_counter()
             self.world.activity = f"training step {step}"
@@ -212,11 +216,11 @@ class Training:
                 self.average.update()
             self._epoch_loss += loss
             position.step = step + 1
-            self._log_step(loss)
+            self._log_step(loss, plan.total_in(epoch))
             if position.step == end or not self._speed.has_started:
                 # the first step of a process ends its start, and the last one leaves nothing for the device to compute
                 loss.item()
-                self._speed.reach(position.step)
+                self._speed.reach(self.images)
             seconds = time.perf_counter() - began
             position.seconds += seconds
             if self.checkpoints and time.monotonic() - self._saved_at >= self.save_every_seconds:
@@ -225,7 +229,7 @@ class Training:
 
     def _micro_batches(self) -> Iterator[MicroBatch]:
         """Those of one step."""
-        for _ in range(self.plan.accumulation):
+        for _ in range(self.take_step.micro_batches):
             self.before_micro_batch()
             yield next(self._batches)
 
@@ -263,6 +267,7 @@ class Training:
                 "val_top5": scores.top5,
                 "images_per_second": speed,
                 "seconds": position.seconds,
+                **self._noise(),
             }
         )
         self._epoch_loss.zero_()
@@ -281,18 +286,18 @@ class Training:
         yield first
         yield from batches
 
-    def _log_step(self, loss: Tensor) -> None:
-        """Log the step just taken; every rank reads the loss, which waits for the device, after the same steps."""
+    def _log_step(self, loss: Tensor, total: int) -> None:
+        """Log the step of ``total`` images just taken; every rank reads the loss, and waits, after the same steps."""
         step = self.position.step
-        epoch, since = divmod(step, self.plan.steps_per_epoch)
+        epoch, since = self.plan.locate(step)
         if step % self.log_every_steps and since:
-            self.log.progress(self.plan.total)
+            self.log.progress(total)
         else:
             value = loss.item()
-            self._speed.reach(step)
+            self._speed.reach(self.images)
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
-            self.log.progress(self.plan.total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
+            self.log.progress(total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
         of_epoch = self.layers_every_epochs and since == 0 and epoch % self.layers_every_epochs == 0
         if of_epoch or self.layers_every_steps and step % self.layers_every_steps == 0:
             self._log_layers()
@@ -301,6 +306,19 @@ class Training:
         names, figures = self.layer_statistics()
         if names:
             self.log.layers(self.position.step, self.images, names, {k: v.cpu() for k, v in figures.items()})
+
+    def _noise(self) -> dict[str, Any]:
+        """The noise of the gradients since the last evaluation, for the row; {} where it is not measured."""
+        noise = self.take_step.noise and self.take_step.noise.read()
+        if not noise:
+            return {}
+        names, figures = self.layer_statistics()
+        row = noise.row(dict(zip(names, figures["weight_norm"].tolist(), strict=True)) if names else {})
+        whole = [key for key in row if key in ("noise_scale", "noise_scale_lars")]
+        scales = {key: row[key] for key in whole}
+        scales |= {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
+        self.log.scalars(self.images, {tag: scale for tag, scale in scales.items() if scale is not None})
+        return row
 
     def _show(self, mistakes: Mistakes) -> None:
         if worst := mistakes.worst(self.world, self.loader.pixels):

@@ -6,8 +6,8 @@ import time
 class Speed:
     """The time of steps between moments at which the host has waited for the device.
 
-    ``begin`` and ``reach`` name the steps taken at such a moment. All before the first ``reach`` of this process is
-    its start, and does not count.
+    ``begin`` and ``reach`` name the images trained on at such a moment. All before the first ``reach`` of this process
+    is its start, and does not count.
     """
 
     def __init__(self) -> None:
@@ -16,20 +16,20 @@ class Speed:
 
     def restart(self) -> None:
         """Forget what was measured so far."""
-        self._steps, self._seconds = 0, 0.0
+        self._images, self._seconds = 0, 0.0
 
-    def begin(self, step: int) -> None:
+    def begin(self, images: int) -> None:
         """Steps begin, or begin again after something else."""
-        self._step, self._began = step, time.perf_counter()
+        self._at, self._began = images, time.perf_counter()
 
-    def reach(self, step: int) -> None:
-        """``step`` steps are taken, and the device has computed them."""
+    def reach(self, images: int) -> None:
+        """So many ``images`` are trained on, and the device has computed them."""
         if self.has_started:
-            self._steps += step - self._step
+            self._images += images - self._at
             self._seconds += time.perf_counter() - self._began
         self.has_started = True
-        self.begin(step)
+        self.begin(images)
 
-    def per_second(self, images: int) -> float | None:
-        """Of steps of so many ``images``; None before a whole step was measured."""
-        return self._steps * images / max(self._seconds, 1e-9) if self._steps else None
+    def per_second(self) -> float | None:
+        """None before a whole step was measured."""
+        return self._images / max(self._seconds, 1e-9) if self._images else None

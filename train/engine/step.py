@@ -13,12 +13,15 @@ from torch.profiler import record_function
 
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
+from train.engine.gradients import GradientStatistic
+from train.engine.noise import NoiseScale
 from train.engine.precision import Precision
 from train.engine.stop import StopVotes
+from train.engine.variance_reduction import VarianceReduction
 from train.processes.world import World
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """One optimizer step, the same on every rank: connected once, called with micro-batches and a learning rate."""
 
@@ -31,6 +34,8 @@ class Step:
     label_smoothing: float
     micro_batches: int  # per step on this rank
     scaler: GradScaler  # of the loss, for fp16
+    noise: NoiseScale | None = None
+    variance_reduction: VarianceReduction | None = None
 
     def __call__(self, batches: Iterable[MicroBatch], lr: float) -> Tensor:
         """Move the weights once, down the mean loss over every image of every rank's micro-batches.
@@ -43,19 +48,34 @@ class Step:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
+        for statistic in self._of_gradients:
+            statistic.begin(self.micro_batches)
         with self.statistics.one_step():
             for i, (images, labels) in enumerate(batches):
                 is_last = i == self.micro_batches - 1
                 # gradients add up on each rank; the last backward pass averages them over the ranks
                 with nullcontext() if is_last else self.world.without_sync(self.model):
                     loss_sum += self._forward_backward(images, labels)
+                for statistic in self._of_gradients:
+                    statistic.micro_batch()
         loss = self._combined(loss_sum)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
+        for statistic in self._of_gradients:
+            statistic.end(self.loss_scale)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    def resize(self, micro_batches: int) -> None:
+        """Take so many micro-batches on this rank from the next step on."""
+        self.micro_batches = self.statistics.micro_batches = self.votes.micro_batches = micro_batches
+
+    @property
+    def _of_gradients(self) -> list[GradientStatistic]:
+        # in this order: noise is that of gradients which nothing has scaled
+        return [statistic for statistic in (self.noise, self.variance_reduction) if statistic]
 
     @property
     def loss_scale(self) -> Tensor:
@@ -73,11 +93,15 @@ class Step:
         return loss.detach()
 
     def _combined(self, loss_sum: Tensor) -> Tensor:
-        """The mean loss over all ranks; statistics and ballots are combined with it, in one collective."""
+        """The mean loss over all ranks; all statistics and ballots are combined with it, in one collective."""
         if self.world.size == 1:
             return loss_sum
-        mine = [loss_sum, self.votes.ballot(loss_sum.device), *self.statistics.share()]
-        loss, ballots, *statistics = self.world.totals(mine)
+        # zeros where no noise is measured: another length would have the collective add in another order
+        squares = self.noise.squares if self.noise else loss_sum.new_zeros(len(list(self.model.parameters())))
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.share()]
+        loss, ballots, squares, *statistics = self.world.totals(mine)
         self.votes.count(ballots)
         self.statistics.combine(statistics)
+        if self.noise:
+            self.noise.squares = squares
         return loss / self.world.size

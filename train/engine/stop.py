@@ -28,7 +28,7 @@ class StopVotes:
 
     def __init__(self, world: World, asked: Callable[[], bool], micro_batches: int) -> None:
         """``asked``: whether this process was asked to stop; ``micro_batches`` of a step on this rank."""
-        self._world, self._asked, self._micro_batches = world, asked, micro_batches
+        self._world, self._asked, self.micro_batches = world, asked, micro_batches
         self._every = 1  # batches from one vote to the next
         self._seconds = 0.0  # of this rank's step before
         self._sum_before: Callable[[], list[float]] | None = None
@@ -54,7 +54,7 @@ class StopVotes:
         asked, seconds = before()
         self._is_agreed = asked > 0
         if seconds > 0:
-            micro_batch = seconds / self._world.size / self._micro_batches
+            micro_batch = seconds / self._world.size / self.micro_batches
             self._every = max(1, int(VOTE_SECONDS / micro_batch))
 
     def after_step(self, seconds: float) -> None:

@@ -24,7 +24,7 @@ def process_count(nproc: int | None, batch: BatchConfig, gpus: int) -> tuple[int
         if 0 < gpus < nproc:
             raise UserError(f"nproc={nproc} is more than the {gpus} GPUs of this machine: use nproc={gpus}")
         return nproc, ""
-    micro_batches = batch.total // batch.micro
+    micro_batches = batch.micro_batches
     count = max(n for n in range(1, max(gpus, 1) + 1) if micro_batches % n == 0)
     if count >= gpus:
         return count, ""
