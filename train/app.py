@@ -22,7 +22,7 @@ from train.description import description, mlperf_facts
 from train.engine.batchnorm import RunningStatistics
 from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation, Scores
-from train.engine.logger import Loggers
+from train.engine.logger import Loggers, Run
 from train.engine.loop import Training
 from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
 from train.engine.step import Step
@@ -32,9 +32,9 @@ from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
 from train.output import checkpoint, environment
-from train.output.board import BoardLogger, opening
 from train.output.checkpoint import CheckpointWriter
 from train.output.layers import LayersLogger
+from train.output.loggers import open_logger
 from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
@@ -180,13 +180,15 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
         mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None, facts)]
     free = free_on_resume(config)
     settings = {name: value for name, value in values(config).items() if name not in free}
+    run = Run(folder.path, str(config.name), images, settings, description(config, plan, data))
+    progress = ProgressLogger(images, plan.steps * plan.total, config.epochs)
     return Loggers(
         [
             RowLogger(folder.path / "log.jsonl", rows),
             LayersLogger(folder.path / "layers.csv", images),
-            BoardLogger(folder.path / "tb", images, opening(settings, description(config, plan, data))),
-            ProgressLogger(images, plan.steps * plan.total, config.epochs),
+            progress,
             *mlperf,
+            *(open_logger(name, run, progress.say) for name in config.logger),
         ]
     )
 

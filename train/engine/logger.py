@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a logger is told when it is made."""
+
+    folder: Path
+    name: str
+    images: int  # trained on so far: above 0 when the run is resumed, and what was logged of later ones is superseded
+    settings: dict[str, Any]  # that stay as they are when the run is resumed, by name
+    about: str  # lines that describe it
 
 
 class Logger:
