@@ -2,8 +2,10 @@
 
 import json
 import math
+import struct
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +40,23 @@ class Wandb:
         pytest.importorskip("wandb")
         monkeypatch.setenv("WANDB_MODE", "offline")
 
-    def records(self, run: Path) -> list[Any]:
+    def records(self, run: Path) -> Iterator[Any]:
+        """What is in W&B's own files, which are logs of LevelDB's form: parts of records in blocks of 32 KiB."""
         from wandb.proto import wandb_internal_pb2
-        from wandb.sdk.internal.datastore import DataStore
 
-        found = []
-        for path in sorted(run.glob("wandb/*/*.wandb")):
-            store = DataStore()
-            store.open_for_scan(str(path))
-            while (data := store.scan_data()) is not None:
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(data)
-                found.append(record)
-        return found
+        for path in sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
+            data, at, record = path.read_bytes(), 7, b""
+            while at + 7 <= len(data):
+                if 32768 - at % 32768 < 7:
+                    at += 32768 - at % 32768
+                    continue
+                _, length, kind = struct.unpack_from("<IHB", data, at)
+                record += data[at + 7 : at + 7 + length]
+                at += 7 + length
+                # a whole record, or the last part of one
+                if kind in (1, 4):
+                    yield wandb_internal_pb2.Record.FromString(record)
+                    record = b""
 
     def read(self, run: Path) -> tuple[set[str], Curves]:
         """The ids of the runs that there are, and the curves, cut where W&B was told to cut them."""

@@ -110,7 +110,8 @@ def note_job(config: Config, overrides: list[str]) -> None:
         return
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-    if config.evaluate is None:
+    # a search may try the same values again, which is the same run
+    if config.evaluate is None and folder_of(config) not in [job.folder for job in jobs]:
         values = dict(override.partition("=")[::2] for override in overrides)
         jobs.append(sweep.Job({key: value.strip("'") for key, value in values.items()}, folder_of(config)))
 

@@ -6,6 +6,7 @@ The service's id of a run is kept in the run's folder, so that a resumed run sta
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ class TrackingLogger(Logger):
         self._run, self._path = run, run.folder / f"{service}.id"
 
     @property
-    def _id(self) -> str | None:
-        return self._path.read_text().strip() if self._path.exists() else None
+    def _id(self) -> str:
+        """Empty before the service has the run."""
+        return self._path.read_text().strip() if self._path.exists() else ""
 
     @_id.setter
     def _id(self, value: str) -> None:
@@ -65,13 +67,13 @@ class WandbLogger(TrackingLogger):
                 config=self._run.settings,
                 dir=self._run.folder,
                 # what is printed is not sent
-                settings=self._wandb.Settings(console="off", silent=True),
+                settings=self._wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=20),
                 **how,
             )
 
-        if self._id is None or not images:
+        if not (self._id and images):
             # of an attempt that saved nothing, W&B keeps what it has under its own id
-            self._id = self._wandb.util.generate_id()
+            self._id = secrets.token_hex(8)
             self._board = init(id=self._id)
             return
         try:
@@ -143,13 +145,10 @@ class MlflowLogger(TrackingLogger):
 
     def rewind(self, rows: int, images: int) -> None:
         """MLflow cannot take back a figure: a run that has later ones is replaced by one without them."""
-        self._waiting = []
+        self._waiting = [figure for figure in self._waiting if figure[3] <= images]
         before = self._client.get_run(self._id) if self._id else None
-        history = [
-            metric
-            for name in (before.data.metrics if before else ())
-            for metric in self._client.get_metric_history(before.info.run_id, name)
-        ]
+        names = before.data.metrics if before else ()
+        history = [metric for name in names for metric in self._client.get_metric_history(self._id, name)]
         kept = [metric for metric in history if metric.step <= images]
         if before and images and len(kept) == len(history):
             self._client.update_run(before.info.run_id, status="RUNNING")
