@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers import SMALL, App, assert_same_run, train_here
+from tests.helpers import ROOT, SMALL, App, assert_same_run, train_here
 from train.engine.logger import Logger, Run
 from train.output.loggers import open_logger
 
@@ -189,6 +189,22 @@ def test_code_of_ones_own_is_taken_from_the_command_line_alone(app: App, tmp_pat
     (tmp_path / "recipe" / "foul.yaml").write_text(text)
     done = app("-cd", str(tmp_path), "recipe=foul", *SMALL)
     assert done.returncode == 2 and "logger=os:abort is code" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_examples_of_the_documents_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A logger of one's own, and a board that is sent to W&B afterwards."""
+    examples = [part.split("```")[0] for part in (ROOT / "docs/loggers.md").read_text().split("```python\n")[1:]]
+    sent, own = examples
+    (tmp_path / "my_module.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = train_here(tmp_path, *SMALL, "epochs=1", "logger=[tensorboard,my_module:MyLogger]")
+    (row,) = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert (run / "top1.txt").read_text() == f"1 {row['val_top1']}\n"
+    of = Wandb(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    exec(sent.replace("runs/NAME", str(run)), {})
+    _, curves = of.read(tmp_path)
+    assert curves["validation/top1"] == [(512, pytest.approx(row["val_top1"]))]
 
 
 class Failing(Logger):
