@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -201,8 +202,8 @@ def test_the_examples_of_the_documents_run(tmp_path: Path, monkeypatch: pytest.M
     (row,) = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert (run / "top1.txt").read_text() == f"1 {row['val_top1']}\n"
     of = Wandb(tmp_path, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    exec(sent.replace("runs/NAME", str(run)), {})
+    # wandb keeps the folder in which it was first used
+    subprocess.run([sys.executable, "-c", sent.replace("runs/NAME", str(run))], cwd=tmp_path, check=True)
     _, curves = of.read(tmp_path)
     assert curves["validation/top1"] == [(512, pytest.approx(row["val_top1"]))]
 

@@ -1,6 +1,5 @@
 """Command lines rewritten for Hydra, and completed in a shell."""
 
-import importlib.metadata
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from tests.helpers import ROOT, App
+from train import __version__
 from train.config.compose import compose
 from train.config.overrides import parse, spell, unspell
 
@@ -47,7 +47,7 @@ def test_the_recorded_command_is_the_typed_one():
 
 
 def test_version_is_that_of_the_app(app: App):
-    assert app("--version").stdout == f"lars-imagenet {importlib.metadata.version('lars-imagenet')}\n"
+    assert app("--version").stdout == f"lars-imagenet {__version__}\n"
 
 
 def test_help_is_fifteen_lines_with_examples_that_work_and_batches_in_the_order_of_their_size(app: App):

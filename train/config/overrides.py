@@ -1,6 +1,5 @@
 """Rewrites the overrides of a command line for Hydra, and back."""
 
-import importlib.metadata
 import os
 import re
 import shlex
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 
+from train import __version__
 from train.config.foreign import answer
 from train.errors import UserError
 
@@ -31,14 +31,12 @@ def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:
     parser = get_args_parser()
     for action in parser._actions:
         if isinstance(action, _VersionAction):
-            action.version = f"lars-imagenet {_version()}"
+            action.version = f"lars-imagenet {__version__}"
 
     def refuse(message: str) -> None:
-        word = re.search(r" --?([\w-]+)", message)
-        known = answer(word[1]) if word else None
-        raise UserError(
-            f"{message}: " + (known or "overrides are written key=value, without dashes (batch=32k); see --help")
-        )
+        word = re.search(r" --?([\w-]+)|$", message)
+        known = word and answer(word[1] or "")
+        raise UserError(f"{message}: {known or 'settings are key=value, without dashes (batch=32k); see --help'}")
 
     parser.error = refuse  # type: ignore[assignment, method-assign]
     flags = parser.parse_intermixed_args(arguments)
@@ -78,13 +76,6 @@ def spell(flags: Namespace) -> list[str]:
         if action.option_strings and value not in (None, False):
             options += [action.option_strings[0], *([value] if isinstance(value, str) else [])]
     return [*options, *flags.overrides]
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("lars-imagenet")
-    except importlib.metadata.PackageNotFoundError:
-        return "of a checkout that is not installed"
 
 
 def _quote(argument: str) -> str:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from train.engine.logger import Logger, Run
-from train.output.board import TAGS
 from train.output.checkpoint import write_whole
 from train.output.pictures import grid
 
@@ -23,7 +21,7 @@ PROJECT = "lars-imagenet"  # where runs are filed unless WANDB_PROJECT or MLFLOW
 
 
 class TrackingLogger(Logger):
-    """The curves of a run that the service knows by an id."""
+    """A run that a service knows by an id."""
 
     def __init__(self, run: Run, service: str) -> None:
         self._run, self._path = run, run.folder / f"{service}.id"
@@ -36,16 +34,6 @@ class TrackingLogger(Logger):
     @_id.setter
     def _id(self, value: str) -> None:
         write_whole(self._path, f"{value}\n".encode())
-
-    @abstractmethod
-    def scalars(self, images: int, values: dict[str, float]) -> None: ...
-
-    def layers(self, step: int, images: int, names: list[str], figures: dict[str, Tensor]) -> None:
-        for kind, values in figures.items():
-            self.scalars(images, {f"{kind}/{n}": v for n, v in zip(names, values.tolist(), strict=True)})
-
-    def row(self, row: dict[str, Any]) -> None:
-        self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items() if row[key] is not None})
 
 
 class WandbLogger(TrackingLogger):
@@ -103,12 +91,12 @@ class MlflowLogger(TrackingLogger):
         # a server that does not answer would hold the run for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        from mlflow import MlflowClient
+        import mlflow
 
         super().__init__(run, "mlflow")
-        self._client = MlflowClient()
-        self._waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, images
-        self._sent = time.monotonic()
+        self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
+        self._waiting: list[Any] = []
+        self._sent = time.time()
         self.rewind(0, run.images)
 
     def _create(self) -> str:
@@ -127,25 +115,23 @@ class MlflowLogger(TrackingLogger):
         for some in (metrics[i : i + 1000] for i in range(0, len(metrics), 1000)):
             self._client.log_batch(self._id, metrics=some)
 
-    def _flush(self) -> None:
-        from mlflow.entities import Metric
-
-        waiting, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        self._send([Metric(name, value, at, images) for name, value, at, images in waiting])
-
     def scalars(self, images: int, values: dict[str, float]) -> None:
-        at = int(1000 * time.time())
-        self._waiting += [(name, value, at, images) for name, value in values.items()]
+        now = time.time()
+        self._waiting += [self._metric(name, value, int(1000 * now), images) for name, value in values.items()]
         # a request each time would hold the steps
-        if time.monotonic() - self._sent > 10:
+        if now - self._sent > 10:
             self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._sent = self._waiting, [], time.time()
+        self._send(waiting)
 
     def picture(self, images: int, tag: str, pixels: Tensor, captions: Sequence[str] = ()) -> None:
         self._client.log_image(self._id, grid(pixels, captions), artifact_file=f"{tag}-{images}.png")
 
     def rewind(self, rows: int, images: int) -> None:
         """MLflow cannot take back a figure: a run that has later ones is replaced by one without them."""
-        self._waiting = [figure for figure in self._waiting if figure[3] <= images]
+        self._waiting = [figure for figure in self._waiting if figure.step <= images]
         before = self._client.get_run(self._id) if self._id else None
         names = before.data.metrics if before else ()
         history = [metric for name in names for metric in self._client.get_metric_history(self._id, name)]
