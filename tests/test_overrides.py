@@ -46,6 +46,19 @@ def test_the_recorded_command_is_the_typed_one():
     assert shlex.split(command) == ["python", "train/main.py", "batch=256", "data=imagenet", *typed[1:]]
 
 
+@pytest.mark.parametrize(
+    ("typed", "spelled"),
+    [
+        ("batch=256,8k", "batch='256',8k"), ("batch=choice(256,8k)", "batch='256',8k"),
+        ("model=50", "model='50'"), ("recipe=1e5", "recipe='1e5'"), ("data=null,true", "data='null','true'"),
+        ("optimizer=[1,2]", "optimizer='[1,2]'"), ("recipe=nus", "recipe=nus"), ("logger=wandb", "logger=[wandb]"),
+        ("logger=[a,b.c:d]", "logger=[a,b.c:d]"), ("data={a:1}", "data={a:1}"),
+    ],
+)  # fmt: skip
+def test_a_choice_is_text_to_hydra_whatever_it_looks_like(typed: str, spelled: str):
+    assert parse([typed]).overrides == [spelled]
+
+
 def test_version_is_that_of_the_app(app: App):
     assert app("--version").stdout == f"lars-imagenet {__version__}\n"
 

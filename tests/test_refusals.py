@@ -202,6 +202,8 @@ def test_any_command_line_is_taken_or_told_in_one_line(words, monkeypatch, tmp_p
         (["--cfg", "job", "--package", "x"], "--package x"),
         (["nproc=3", "--cfg", "job"], "which 3 processes cannot share equally"),
         (["precision=fp8", "--cfg", "job"], "precision=fp8 is not one of"),
+        (["data={a:1}"], "there is no key 'data.a'"),
+        (["logger=foo"], "logger=['foo']: give each of tensorboard"),
         (["logger=[foo]"], "give each of tensorboard, wandb, mlflow and module:callable once at most"),
         (["logger=[wandb,wandb]"], "once at most"),
     ],

@@ -15,7 +15,7 @@ from train.errors import UserError
 GROUPS = ("batch", "data", "model", "optimizer", "recipe")
 
 # a choice that Hydra reads as a string
-NAME = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z]\w*", re.IGNORECASE)
+NAME = re.compile(r"(?!(true|false|null|nan|inf)$)(\d+k|[a-z]\w*)", re.IGNORECASE)
 
 # keys whose value is taken literally
 TEXTS = ("data.root", "evaluate", "name", "runs_dir")
@@ -83,10 +83,13 @@ def _quote(argument: str) -> str:
     if key == "runs_dir":
         value = os.path.expanduser(value)  # Hydra uses it literally for its own sweep.dir
     if key.lstrip("+~") in GROUPS:
+        value = re.sub(r"^choice\((.*)\)$", r"\1", value)
         if value.startswith("["):
             return f"{key}={_quoted(value)}"
         if re.fullmatch(r"[^'\"{}()\[\]$\\]+", value):
             return f"{key}={','.join(c if NAME.fullmatch(c) else _quoted(c) for c in value.split(','))}"
+    if key == "logger" and re.fullmatch(r"[\w.:]+", value):
+        return f"{key}=[{value}]"
     if key in TEXTS and value and value != "null" and value[0] not in "'\"":
         return f"{key}={_quoted(value)}"
     return argument

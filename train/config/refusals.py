@@ -60,7 +60,7 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
             # Hydra tells the whole key, OmegaConf the part that it does not find
             whole = re.search(r"Could not override '([^']+)'", str(error))
-            return _unknown_key(whole[1] if whole else str(cause.full_key))
+            return _unknown_key(max(whole[1] if whole else "", str(cause.full_key), key=len))
     innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
     text = str(innermost or error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
@@ -70,7 +70,7 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, MISTAKES):
         # of what Hydra did not check itself
         given = sys.argv[1:]
-        suspects = [argument for argument in given if re.match(r"[+~]*hydra[./]|-", argument)] or given
+        suspects = [argument for argument in given if re.match(r"[+~]*hydra[./]", argument)] or given
         text = f"Hydra cannot use {' '.join(suspects)}: {text or 'not a valid value'}"
     text = re.sub(r"\n\s*(object_type=|reference_type=|full_key: )\S*", "", text)
     text = text.replace("a ListConfig, list or tuple", "a list, such as [1,2]")
