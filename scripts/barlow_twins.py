@@ -3,10 +3,14 @@
 Usage: python scripts/barlow_twins.py
 
 Barlow Twins (Zbontar et al. 2021, arXiv 2103.03230) with a ResNet-8 on images of 16 pixels, by LarsSGD as the authors
-use LARS, by SGD and by Adam. Each optimizer has four learning rates, a factor of 3 apart; the best on ``val`` by the
-probe is trained with three seeds, which are scored on ``report``, once.
+use LARS, by SGD and by Adam. Each has four learning rates, a factor of 3 apart; the best on ``val`` by the probe gets
+three seeds, scored once on ``report``. As found at da8e9cd (torch 2.14.1, one thread of an Intel Xeon with AVX512)::
 
-No result is recorded yet.
+    LarsSGD  22.1 +- 0.8   lr 3.6    on val 0.15: 11.8, 0.4: 18.2, 1.2: 22.0, 3.6: 22.5
+    SGD      25.6 +- 1.1   lr 0.03   on val 0.01: 21.4, 0.03: 24.2, 0.1: 23.0, 0.3: 20.5
+    Adam     20.1 +- 2.0   lr 0.01   on val 3e-4: 6.6, 1e-3: 8.2, 3e-3: 13.6, 0.01: 17.2
+
+SGD is ahead; LarsSGD and Adam are best at the highest of their four. 120 steps leave all encoders far from trained.
 """
 
 import math

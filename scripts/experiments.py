@@ -1,26 +1,26 @@
 """Run the experiments on fractals that the report shows; finished ones are not run again.
 
-Usage: python scripts/experiments.py [rows] [lr] [best] [recipes] [resnet50]    (all, in this order, when none is named)
-       python scripts/experiments.py rows/32k-lars lr/32k     only those runs whose names begin so
+Usage: python scripts/experiments.py [rows] [target] [tuned] [fresh] [longer]    (all, in this order, by default)
+       python scripts/experiments.py rows/32k-lars target/64     only those runs whose names begin so
 
-``rows``  the four presets with LARS and with linearly scaled SGD, 90 epochs, seeds 0 to 2;
-``lr``    seven learning rates over three decades, smallest and largest batch, both optimizers, 30 epochs, seed 0;
-``best``  both optimizers at the largest batch and the three best learning rates of ``lr``, 90 epochs, seeds 3 to 5;
-``recipes``  each recipe of others at every batch that it publishes, 10 epochs, seed 0: that it runs, no more;
-``resnet50``  the network of the ImageNet rows at the smallest and the largest batch, 30 epochs, seed 0.
+``rows``    each preset as published and with the other optimizer, 90 epochs, five seeds;
+``target``  steps to 75 % top-1 at six batches, both optimizers, lr searched at each, three seeds at the best;
+``tuned``   SGD, Nesterov SGD and LARS at the largest preset, six trials of lr and warm-up each;
+``fresh``   the best of each, LARC, and LARS on weights alone, five fresh seeds;
+``longer``  the best SGD and LARS for twice as many epochs, three seeds.
 
-Each run's configuration, rows and result are filed under ``results/fractals/<experiment>/<run>``. Stopped with Ctrl-C
-and started again, it resumes. All of them take some twelve hours on two cores, a run on each. The output of a run
-goes to ``runs/experiments/<run>.out``.
+Each run's configuration, rows and result are filed under ``results/fractals/<group>/<run>``. Later runs depend on what
+earlier ones found. Stopped with Ctrl-C and started again, it resumes. The output of a run goes to
+``runs/experiments/<run>.out`` of the checkout that trains. All of them take some ten hours on two cores, a run on each.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-
-from tqdm import tqdm
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
 from scripts.matrix import GROUPS, RUNS, Experiment
 from scripts.records import ROOT, file_run
@@ -28,16 +28,15 @@ from train.cores import cores
 from train.errors import Diverged
 
 
-def run(experiment: Experiment, threads: int) -> int:
-    """Run or resume it, and file its record; the app's exit code."""
-    folder = ROOT / experiment.folder
-    command = [sys.executable, str(ROOT / "train" / "main.py"), *experiment.overrides]
+def run(experiment: Experiment, checkout: Path, threads: int) -> int:
+    """Run or resume it with the code of ``checkout``, and file its record here; the app's exit code."""
+    folder = checkout / experiment.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (ROOT / experiment.output).open("a") as said:
+    with (checkout / RUNS / f"{folder.name}.out").open("a") as said:
         done = subprocess.run(
-            [*command, f"runs_dir={RUNS}", f"name={folder.name}"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            [sys.executable, "train/main.py", *experiment.overrides, f"runs_dir={RUNS}", f"name={folder.name}"],
+            cwd=checkout,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(checkout)},
             stdout=said,
             stderr=subprocess.STDOUT,
         )
@@ -47,34 +46,65 @@ def run(experiment: Experiment, threads: int) -> int:
     return 0
 
 
+def asked_for(chosen: list[tuple[str, str]]) -> Iterator[Experiment]:
+    """The runs that are chosen and known by now; what is done may ask for more."""
+    for group, name in chosen:
+        yield from (e for e in GROUPS[group]() if e.name.startswith(name))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chosen", nargs="*", metavar="group[/name]", help=f"{', '.join(GROUPS)}; by default all")
     parser.add_argument("--at-once", type=int, default=cores(), help="runs side by side; by default one a core")
+    parser.add_argument(
+        "--checkout", type=Path, default=ROOT, metavar="DIR",
+        help="train with the code of DIR, whose commit the records name: a clean clone that nobody works in",
+    )  # fmt: skip
     arguments = parser.parse_args()
     chosen = [text.partition("/")[::2] for text in arguments.chosen or GROUPS]
     if unknown := {group for group, _ in chosen} - set(GROUPS):
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
+    for group, name in chosen:
+        if not any(asked_for([(group, name)])) and name:
+            parser.error(f"no run of {group} begins with {name}")
     if arguments.at_once < 1:
         parser.error(f"--at-once {arguments.at_once}: at least 1")
-    threads = cores(shared_by=arguments.at_once)
+    checkout = arguments.checkout.resolve()
+    if not (checkout / "train" / "main.py").is_file():
+        parser.error(f"--checkout {checkout}: no checkout of this project")
     pool = ThreadPoolExecutor(arguments.at_once)
     try:
-        for group, name in chosen:
-            experiments = [e for e in GROUPS[group]() if e.name.startswith(name)]
-            if not experiments:
-                parser.error(f"no run of {group} begins with {name}")
-            running = {pool.submit(run, e, threads): e for e in experiments if not e.is_done}
-            for done in tqdm(as_completed(running), desc=group, total=len(running)):
-                if code := done.result():
-                    failed = running[done]
-                    print(f"experiments: {failed.folder.name} ended with {code}: see {failed.output}", file=sys.stderr)
-                    return code
-        return 0
+        return run_all(chosen, checkout, arguments.at_once, pool)
     except KeyboardInterrupt:
         return 130
     finally:  # what runs has had the same signal and saves
         pool.shutdown(cancel_futures=True)
+
+
+def run_all(chosen: list[tuple[str, str]], checkout: Path, at_once: int, pool: ThreadPoolExecutor) -> int:
+    """Keep ``at_once`` of the chosen runs going until none is left; 0, or the exit code of one that failed."""
+    running: dict[Future[int], Experiment] = {}
+    while True:
+        for experiment in asked_for(chosen):
+            if len(running) == at_once:
+                break
+            if not experiment.is_done and experiment not in running.values():
+                print(f"{experiment.group}/{experiment.name}: begins", flush=True)
+                running[pool.submit(run, experiment, checkout, cores(shared_by=at_once))] = experiment
+        if not running:
+            return 0
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            ended = running.pop(future)
+            if code := future.result():
+                said = RUNS / f"{ended.folder.name}.out"
+                print(f"experiments: {ended.folder.name} ended with {code}: see {said}", file=sys.stderr)
+                return code
+            print(f"{ended.group}/{ended.name}: {told(ended)}", flush=True)
+
+
+def told(ended: Experiment) -> str:
+    result = ended.result
+    return f"{result['last_top1']:.2f} % after {result['steps']:,} steps" if result else "diverged"
 
 
 if __name__ == "__main__":

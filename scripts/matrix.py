@@ -1,8 +1,11 @@
-"""Which runs on fractals the results are made of: the experiments, their settings, and which of them are done."""
+"""The experiments on fractals: their settings, which of them are done, and which the done ones ask for next.
+
+Hypotheses, targets and the reasons for these grids stand in ``results/LOG.md``, written down before the first run.
+"""
 
 import json
-import sys
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +14,34 @@ from scripts.records import FRACTALS as RECORDS
 RUNS = Path("runs", "experiments")  # relative to the checkout, so that records name no folder of a machine
 
 OPTIMIZERS = ("lars", "sgd")
-# lr of the rows at the smallest and the largest batch, on fractals: the middle of each grid
-MIDDLE = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
-DECADES = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
-BEST = 3  # learning rates that get all epochs; one seed of a third of the epochs does not choose between them
-# the recipes of others, and the batches that they publish
-RECIPES = {
-    "paper": ("256", "8k", "16k", "32k"),
-    "nus": ("4k", "8k", "16k", "32k"),
-    "mlperf": ("4k", "8k", "16k", "32k", "48k", "64k"),
-    "goyal": ("256", "4k", "8k", "16k", "32k"),
-    "nesterov": ("256", "4k", "32k"),
+# (a) the published row of each batch, and the other optimizer beside it
+ROWS = (("256", "sgd"), ("32k", "lars"), ("32k", "sgd"), ("8k", "lars"), ("8k", "sgd"), ("16k", "lars"), ("16k", "sgd"))
+ROW_SEEDS = range(5)
+
+# (b) images a step, and the epochs after which a run that has not reached the target is ended
+TARGET = 75.0  # percent top-1 on selection
+EPOCHS = {64: 60, 256: 60, 1024: 60, 2048: 90, 4096: 150, 8192: 240}
+AVERAGED = 2  # epochs that the average of the weights reaches back
+TARGET_SEEDS = range(1, 3)  # besides 0, on which lr is chosen
+
+# (c) and (d) at 32k: the middle lr is the best of version 1 of the data set
+KINDS = {
+    "sgd": (1.8, ("optimizer=sgd",)),
+    "nesterov": (1.8, ("optimizer=sgd", "optimizer.nesterov=true")),
+    "lars": (51.6, ("optimizer=lars",)),
 }
+VARIANTS = {"larc": "optimizer.clip=true", "lars-weights-only": "optimizer.exclude_norm_and_bias=true"}
+WARMUPS = (5, 15)  # epochs
+FRESH_SEEDS = range(5, 10)
+LONGER_SEEDS = range(5, 8)
+LONGER_EPOCHS = 180
+
+FURTHEST = 3  # half-decades from the middle, at which a search ends even if its best is at the edge
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: the experiment it belongs to, its name there, and what it overrides."""
+    """One run: the group it belongs to, its name there, and what it overrides."""
 
     group: str
     name: str
@@ -43,69 +57,141 @@ class Experiment:
         return RUNS / f"{self.group}-{self.name}"
 
     @property
-    def output(self) -> Path:
-        """The file of what it prints. A name may hold a dot, so the ending is appended, not replaced."""
-        return RUNS / f"{self.folder.name}.out"
+    def is_done(self) -> bool:
+        return any((self.record / name).exists() for name in ("result.json", "diverged.json"))
 
     @property
-    def is_done(self) -> bool:
-        return any((self.record / name).exists() for name in ("result.json", "diverged"))
+    def result(self) -> dict[str, float] | None:
+        """Of a run that is done: what it reached; None where it diverged."""
+        path = self.record / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def rate(middle: float, half_decades: int) -> float:
+    return float(f"{middle * 10 ** (half_decades / 2):.3g}")
 
 
 def rows() -> Iterator[Experiment]:
-    for seed in range(3):
-        for preset in ("32k", "256", "8k", "16k"):
-            for optimizer in OPTIMIZERS:
-                chosen = (f"batch={preset}", f"optimizer={optimizer}", f"seed={seed}")
-                yield Experiment("rows", f"{preset}-{optimizer}-seed{seed}", chosen)
+    """(a) The presets as published, and the other optimizer at each."""
+    for seed in ROW_SEEDS:
+        for preset, optimizer in ROWS:
+            chosen = (f"batch={preset}", f"optimizer={optimizer}", f"seed={seed}")
+            yield Experiment("rows", f"{preset}-{optimizer}-seed{seed}", chosen)
 
 
-def learning_rates(preset: str, optimizer: str) -> list[float]:
-    return [float(f"{MIDDLE[preset, optimizer] * 10**decade:.3g}") for decade in DECADES]
+def steps_to_target(images: int, optimizer: str, lr: float, seed: int) -> Experiment:
+    chosen = (
+        f"batch.total={images}", f"optimizer={optimizer}", f"optimizer.lr={lr:g}", f"seed={seed}",
+        f"stop_at_top1={TARGET:g}", f"epochs={EPOCHS[images]}", "schedule.warmup_epochs=5", "schedule.power=0",
+        f"ema={1 - images / (AVERAGED * 20480):.10g}", "log.layers_every_epochs=0",
+    )  # fmt: skip
+    return Experiment("target", f"{images}-{optimizer}-lr{lr:g}-seed{seed}", chosen)
 
 
-def lr() -> Iterator[Experiment]:
-    for preset in ("32k", "256"):
+def middle_lr(images: int, optimizer: str) -> float:
+    """Where a search begins: 12.8 (LARS, torchlars' 8k row) or 0.4 (SGD) at 1,024 images, by the square-root rule."""
+    return {"lars": 12.8, "sgd": 0.4}[optimizer] * math.sqrt(images / 1024)
+
+
+def slowness(done: Experiment) -> tuple[float, float]:
+    """Orders runs of (b), the best first: by steps to the target; those that missed it by top-1."""
+    result = done.result
+    if result is None:
+        return math.inf, 0.0
+    return (math.inf if result["reached_top1"] is None else result["steps"]), -result["best_top1"]
+
+
+def error(done: Experiment) -> float:
+    """Orders runs of (c), the best first: percent of the selection images that are wrong after the last epoch."""
+    return 100.0 - done.result["last_top1"] if done.result else math.inf
+
+
+def search(
+    at: Callable[[float], Experiment], middle: float, badness: Callable[[Experiment], object]
+) -> tuple[list[Experiment], Experiment | None]:
+    """The runs of a search over lr that are asked for so far, and the best one once that is settled.
+
+    It begins with three half a decade apart, and goes on beyond an edge as long as the best one lies there.
+    """
+    low, high = -1, 1
+    while True:
+        tried = [at(rate(middle, k)) for k in range(low, high + 1)]
+        if not all(run.is_done for run in tried):
+            return tried, None
+        best = min(tried, key=badness)  # type: ignore[arg-type]
+        if best == tried[0] and low > -FURTHEST:
+            low -= 1
+        elif best == tried[-1] and high < FURTHEST:
+            high += 1
+        else:
+            return tried, best
+
+
+def target_search(images: int, optimizer: str) -> tuple[list[Experiment], Experiment | None]:
+    return search(lambda lr: steps_to_target(images, optimizer, lr, seed=0), middle_lr(images, optimizer), slowness)
+
+
+def target() -> Iterator[Experiment]:
+    """(b) Steps to the target against batch: a search at each point, and two more seeds at the best."""
+    for images in EPOCHS:
         for optimizer in OPTIMIZERS:
-            for rate in learning_rates(preset, optimizer):
-                yield at_lr(preset, optimizer, rate)
+            tried, best = target_search(images, optimizer)
+            yield from tried
+            if best:
+                lr = float(best.name.partition("-lr")[2].partition("-")[0])
+                yield from (steps_to_target(images, optimizer, lr, seed) for seed in TARGET_SEEDS)
 
 
-def at_lr(preset: str, optimizer: str, rate: float) -> Experiment:
-    chosen = (f"batch={preset}", f"optimizer={optimizer}", f"optimizer.lr={rate}", "epochs=30")
-    return Experiment("lr", f"{preset}-{optimizer}-lr{rate:g}", chosen)
+def tuned(kind: str) -> list[Experiment]:
+    middle, overrides = KINDS[kind]
+    return [
+        Experiment(
+            "tuned", f"{kind}-lr{rate(middle, k):g}-warmup{warmup}",
+            ("batch=32k", *overrides, f"optimizer.lr={rate(middle, k):g}", f"schedule.warmup_epochs={warmup}", "seed=0",
+             "evaluate_every=3"),
+        )
+        for warmup in WARMUPS for k in (-1, 0, 1)
+    ]  # fmt: skip
 
 
-def best() -> Iterator[Experiment]:
-    if lacking := [e.name for e in lr() if e.name.startswith("32k") and not e.is_done]:
-        sys.exit(f"experiments: best needs lr/{lacking[0]} first")
-    for seed in range(3, 6):
-        for optimizer in OPTIMIZERS:
-            for rate in best_lrs("32k", optimizer):
-                chosen = ("batch=32k", f"optimizer={optimizer}", f"optimizer.lr={rate}", f"seed={seed}")
-                yield Experiment("best", f"32k-{optimizer}-lr{rate:g}-seed{seed}", chosen)
+def baseline() -> Iterator[Experiment]:
+    """(c) SGD, Nesterov SGD and LARS at 32k, equally many trials of each."""
+    for kind in KINDS:
+        yield from tuned(kind)
 
 
-def best_lrs(preset: str, optimizer: str) -> list[float]:
-    """The learning rates of ``lr`` whose runs ended with the highest top-1, the best first."""
-    ends = {}
-    for rate in learning_rates(preset, optimizer):
-        result = at_lr(preset, optimizer, rate).record / "result.json"
-        if result.exists():
-            ends[rate] = json.loads(result.read_text())["last_top1"]
-    return sorted(ends, key=lambda rate: -ends[rate])[:BEST]
+def best_of(kind: str) -> Experiment | None:
+    """The best of the trials of (c), once all are done."""
+    trials = tuned(kind)
+    return min(trials, key=error) if all(e.is_done for e in trials) else None
 
 
-def recipes() -> Iterator[Experiment]:
-    for recipe, presets in RECIPES.items():
-        for preset in presets:
-            chosen = (f"recipe={recipe}", f"batch={preset}", "epochs=10")
-            yield Experiment("recipes", f"{recipe}-{preset}", chosen)
+def again(group: str, name: str, of: Experiment, seed: int, *more: str) -> Experiment:
+    """``of`` with another seed and ``more`` overrides."""
+    kept = tuple(o for o in of.overrides if not o.startswith("seed="))
+    return Experiment(group, f"{name}-seed{seed}", (*kept, f"seed={seed}", *more))
 
 
-def resnet50() -> Iterator[Experiment]:
-    for preset in ("32k", "256"):
-        yield Experiment("resnet50", preset, ("model=resnet50", f"batch={preset}", "epochs=30"))
+def fresh() -> Iterator[Experiment]:
+    """(c) continued: the best of each with five seeds that no choice has seen, and two variants of LARS there."""
+    for seed in FRESH_SEEDS:
+        for kind in KINDS:
+            if best := best_of(kind):
+                yield again("fresh", kind, best, seed)
+        if best := best_of("lars"):
+            for name, override in VARIANTS.items():
+                yield again("fresh", name, best, seed, override)
 
 
-GROUPS = {"rows": rows, "lr": lr, "best": best, "recipes": recipes, "resnet50": resnet50}
+def longer() -> Iterator[Experiment]:
+    """(d) The best SGD, with or without Nesterov, and the best LARS of (c), for twice as many epochs."""
+    bests = [best_of(kind) for kind in KINDS]
+    if None in bests:
+        return
+    sgd, nesterov, lars = (best for best in bests if best)
+    for seed in LONGER_SEEDS:
+        for name, best in (("sgd", min(sgd, nesterov, key=error)), ("lars", lars)):
+            yield again("longer", name, best, seed, f"epochs={LONGER_EPOCHS}")
+
+
+GROUPS = {"rows": rows, "target": target, "tuned": baseline, "fresh": fresh, "longer": longer}

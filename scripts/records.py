@@ -61,6 +61,12 @@ class Record:
         return float(self.result["last_top1"])
 
     @property
+    def on_report(self) -> float:
+        """Top-1 on the images that no setting was chosen on, after the last epoch, in percent."""
+        assert self.result is not None
+        return float(self.result["report_top1"])
+
+    @property
     def best(self) -> float:
         assert self.result is not None
         return float(self.result["best_top1"])
@@ -95,8 +101,8 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     return out.getvalue()
 
 
-def on_fractals(experiment: str) -> list[Record]:
-    """The shown runs of ``experiment`` on the published pixels, presets in order and the published optimizer first."""
+def on_fractals_v1(experiment: str) -> list[Record]:
+    """The runs of ``experiment`` on version 1 of fractals, presets in order and the published optimizer first."""
     found = []
     for path in sorted((FRACTALS_V1 / experiment).glob("*/config.yaml")):
         record = read(path.parent)
@@ -105,6 +111,11 @@ def on_fractals(experiment: str) -> list[Record]:
             continue
         found.append(record)
     return sorted(found, key=lambda r: (list(PRESETS).index(r.preset), not r.is_published_row, r.folder.name))
+
+
+def on_fractals(group: str) -> dict[str, Record]:
+    """The runs of a group of ``scripts/matrix.py`` by their names."""
+    return {path.parent.name: read(path.parent) for path in sorted((FRACTALS / group).glob("*/config.yaml"))}
 
 
 def on_imagenet(preset: str, optimizer: str) -> list[Record]:
@@ -122,7 +133,7 @@ def by_row(records: list[Record]) -> list[list[Record]]:
 
 def main_rows() -> list[list[Record]]:
     """The seeds of each row of the README's table: the published rows, and SGD at the largest batch."""
-    return by_row([r for r in on_fractals("rows") if r.is_published_row or r.preset == "32k"])
+    return by_row([r for r in on_fractals_v1("rows") if r.is_published_row or r.preset == "32k"])
 
 
 def published(name: str) -> list[dict[str, str]]:

@@ -10,10 +10,21 @@ import argparse
 import sys
 
 from scripts.records import ROOT
-from scripts.reporting import boards, costs, fractals, imagenet, mlperf, provenance, settings, tables, trust_ratios
+from scripts.reporting import (
+    boards,
+    costs,
+    evidence,
+    fractals,
+    imagenet,
+    mlperf,
+    provenance,
+    settings,
+    tables,
+    trust_ratios,
+)
 from train.errors import UserError, print_error
 
-PLOTS = [*fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
+PLOTS = [*evidence.PLOTS, *fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
@@ -26,6 +37,14 @@ TABLES = {
     ("results/README.md", "imagenet"): tables.imagenet_table,
     ("results/README.md", "mlperf"): mlperf.systems_table,
     ("results/README.md", "mlperf fits"): mlperf.curves_table,
+    ("results/README.md", "progress"): evidence.progress_table,
+    ("results/README.md", "fractals rows"): evidence.rows_table,
+    ("results/README.md", "fractals row differences"): evidence.row_differences,
+    ("results/README.md", "target"): evidence.target_table,
+    ("results/README.md", "target fits"): evidence.fits_table,
+    ("results/README.md", "tuned"): evidence.tuned_table,
+    ("results/README.md", "fresh"): evidence.fresh_table,
+    ("results/README.md", "fresh differences"): evidence.fresh_differences,
     ("results/README.md", "rows"): tables.rows_table,
     ("results/README.md", "lr"): tables.lr_table,
     ("results/README.md", "best"): tables.best_table,

@@ -15,6 +15,8 @@ ROOMS: dict[str, set[str]] = {
     "scripts.add_record": {"scripts.records", "train.config", "train.data", "train.keys", "train.errors"},
     "scripts.mlperf_runs": {"scripts.records", "train.errors"},
     "scripts.report": {"scripts.reporting", "scripts.records", "train.errors"},
+    "scripts.verify": {"scripts.verification", "train.errors"},
+    "scripts.verification": {"train.errors"},  # nothing of scripts.reporting, whose tables it checks
     "scripts.bench": {"scripts.benchmarks", "train.errors"},
     "scripts.plan": {"scripts.reporting", "scripts.estimate", "train.config", "train.errors"},
     "scripts.experiments": {"scripts.matrix", "scripts.records", "train.cores", "train.errors"},

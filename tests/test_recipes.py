@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from scripts import matrix
 from scripts.reporting.mlperf import best_systems
 from tests.helpers import rows
 from train import app
@@ -141,13 +140,3 @@ def test_large_presets_of_mlperf_have_the_settings_of_the_best_system_of_their_b
             config.schedule.warmup_epochs, config.epochs, config.batch.micro)  # fmt: skip
     keys = ("lr", "momentum", "weight_decay", "warmup_epochs", "decay_steps", "bn_span")
     assert ours == pytest.approx(tuple(float(row[key]) for key in keys)) and config.epochs == epochs
-
-
-# of mlperf, without a run on fractals
-NOT_RUN = ("20k", "40k", "56k")
-
-
-def test_the_experiments_take_each_recipe_at_every_batch_that_it_publishes():
-    others = {recipe: tuple(batches) for recipe, batches in PUBLISHED.items() if recipe != "torchlars"}
-    others["mlperf"] = tuple(batch for batch in others["mlperf"] if batch not in NOT_RUN)
-    assert matrix.RECIPES == others

@@ -42,10 +42,10 @@ def measure(rounds: int) -> None:
         programs["timm's train.py"] = timm_train
     else:
         print("timm is left out: its package has no train script; give TIMM_TRAIN=/path/to/train.py")
-    counts = (1, 2) if DEVICE.type == "cpu" or accelerators() > 1 else (1,)
-    # a bare step has no peers; timm gives DDP the CPU as a device, which DDP refuses
-    alone = {BARE, "timm's train.py"} if DEVICE.type == "cpu" else {BARE}
-    runs = [(name, processes) for name in programs for processes in counts if processes == 1 or name not in alone]
+    # two processes on the cores of a CPU would only share what the threads of one use
+    counts = (1, 2) if accelerators() > 1 else (1,)
+    # a bare step has no peers
+    runs = [(name, processes) for name in programs for processes in counts if processes == 1 or name != BARE]
     speeds: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

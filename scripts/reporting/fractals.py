@@ -7,18 +7,21 @@ import statistics
 from math import nan
 from typing import TYPE_CHECKING
 
-from scripts.matrix import MIDDLE, OPTIMIZERS
-from scripts.records import by_row, on_fractals
+from scripts.matrix import OPTIMIZERS
+from scripts.records import by_row, on_fractals_v1
 from scripts.reporting.plot import COLOURS, Plot, Rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# of version 1: lr of the rows at the smallest and the largest batch, the middle of each grid
+MIDDLE_V1 = {("256", "lars"): 2.26, ("256", "sgd"): 0.025, ("32k", "lars"): 29.0, ("32k", "sgd"): 3.2}
+
 
 def curves(key: str) -> list[dict[str, object]]:
     """Mean, least and largest of ``key`` over the seeds, after every epoch of each row on fractals."""
     found = []
-    for seeds in by_row([r for r in on_fractals("rows") if r.result]):
+    for seeds in by_row([r for r in on_fractals_v1("rows") if r.result]):
         for rows in zip(*(s.rows for s in seeds), strict=False):
             values = [row[key] for row in rows]
             found.append(
@@ -63,7 +66,7 @@ def draw_loss(axes: Axes, rows: Rows) -> None:
 def ends(experiment: str) -> list[dict[str, object]]:
     """Top-1 at the last epoch of every row of ``experiment``, over seeds."""
     found = []
-    for seeds in by_row([r for r in on_fractals(experiment) if r.result]):
+    for seeds in by_row([r for r in on_fractals_v1(experiment) if r.result]):
         each = [s.last for s in seeds]
         found.append(
             {"batch": seeds[0].preset, "images": seeds[0].config.batch.total, "optimizer": seeds[0].optimizer,
@@ -116,14 +119,14 @@ def rates() -> list[dict[str, object]]:
     return [
         {"batch": r.preset, "optimizer": r.optimizer, "lr": float(r.config.optimizer.lr),
          "top1": round(r.last, 4) if r.result else ""}
-        for r in sorted(on_fractals("lr"), key=lambda r: (r.preset, r.optimizer, float(r.config.optimizer.lr)))
+        for r in sorted(on_fractals_v1("lr"), key=lambda r: (r.preset, r.optimizer, float(r.config.optimizer.lr)))
     ]  # fmt: skip
 
 
 def draw_rates(axes: Axes, rows: Rows) -> None:
     for (batch, optimizer), group in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
         points = list(group)
-        middle = MIDDLE[batch, optimizer]
+        middle = MIDDLE_V1[batch, optimizer]
         x = [float(p["lr"]) / middle for p in points]
         y = [float(p["top1"] or 0) for p in points]
         style = "-" if batch == "256" else "--"

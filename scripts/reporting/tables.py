@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts import matrix
 from scripts.estimate import scaling
 from scripts.estimate.one_run import dollars_of, time_of
 from scripts.estimate.rows import GPUS, MACHINES, costs_of_rows
@@ -18,15 +17,17 @@ from scripts.records import (
     Record,
     by_row,
     main_rows,
-    on_fractals,
+    on_fractals_v1,
     on_imagenet,
     published,
     read,
     spread,
 )
+from scripts.reporting.fractals import MIDDLE_V1
 from train.config.compose import compose
 
 MISSING = "missing"
+RECIPES_V1 = ("paper", "nus", "mlperf", "goyal", "nesterov")
 
 # the head of both tables over seeds
 OVER_SEEDS = ("| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|")
@@ -75,8 +76,8 @@ def imagenet_table() -> str:
 
 
 def rows_table() -> str:
-    """(a) of scripts/matrix.py: presets and optimizers, over seeds."""
-    found = {(s[0].preset, s[0].optimizer): s for s in by_row(on_fractals("rows"))}
+    """(a) of version 1: presets and optimizers, over seeds."""
+    found = {(s[0].preset, s[0].optimizer): s for s in by_row(on_fractals_v1("rows"))}
     lines = list(OVER_SEEDS)
     for preset in PRESETS:
         for optimizer in OPTIMIZERS:
@@ -89,8 +90,8 @@ def rows_table() -> str:
 def lr_table() -> str:
     """(b): top-1 after 30 epochs by learning rate."""
     lines = ["| `batch=` | optimizer | top-1 % after 30 epochs, by lr |", "|---|---|---|"]
-    for preset, optimizer in matrix.MIDDLE:
-        runs = [r for r in on_fractals("lr") if (r.preset, r.optimizer) == (preset, optimizer)]
+    for preset, optimizer in MIDDLE_V1:
+        runs = [r for r in on_fractals_v1("lr") if (r.preset, r.optimizer) == (preset, optimizer)]
         cells = {float(r.config.optimizer.lr): f"{r.last:.1f}" if r.result else "-" for r in runs}
         row = ", ".join(f"{rate:g}: {cells[rate]}" for rate in sorted(cells))
         lines.append(f"| `{preset}` | {optimizer.upper()} | {row} |")
@@ -99,7 +100,7 @@ def lr_table() -> str:
 
 def best_table() -> str:
     """(c): each optimizer at its best learning rates of (b), other seeds."""
-    found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals("best"))}
+    found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals_v1("best"))}
     lines = list(OVER_SEEDS)
     for name, rate in sorted(found):
         lines.append(f"| `32k` | {name.upper()} | {rate:g} | {figures(found[name, rate])} |")
@@ -109,9 +110,12 @@ def best_table() -> str:
 def recipes_table() -> str:
     """Top-1 of each recipe at each batch after 10 epochs, or after fewer where that was its aim."""
     lines = ["| `recipe=` | top-1 % after 10 epochs, by `batch=` |", "|---|---|"]
-    for recipe, presets in matrix.RECIPES.items():
-        runs = {preset: FRACTALS_V1 / "recipes" / f"{recipe}-{preset}" for preset in presets}
-        cells = ", ".join(f"`{preset}` {_reached(run)}" for preset, run in runs.items() if run.exists())
+    runs: dict[str, list[Record]] = {}
+    for path in sorted((FRACTALS_V1 / "recipes").glob("*/config.yaml")):
+        runs.setdefault(path.parent.name.partition("-")[0], []).append(read(path.parent))
+    for recipe in RECIPES_V1:
+        by_batch = sorted(runs[recipe], key=lambda r: r.config.batch.published)
+        cells = ", ".join(f"`{r.preset}` {_reached(r.folder)}" for r in by_batch)
         lines.append(f"| `{recipe}` | {cells} |")
     return "\n".join(lines)
 
@@ -119,10 +123,10 @@ def recipes_table() -> str:
 def resnet50_table() -> str:
     """Top-1 and losses of ResNet-50 on fractals after 30 epochs."""
     lines = ["| `batch=` | top-1 % after 30 epochs | validation loss | training loss |", "|---|---|---|---|"]
-    for experiment in matrix.resnet50():
-        folder = FRACTALS_V1 / "resnet50" / experiment.name
+    for preset in ("32k", "256"):
+        folder = FRACTALS_V1 / "resnet50" / preset
         end = read(folder).rows[-1]
-        lines.append(f"| `{experiment.name}` | {_reached(folder)} | {end['val_loss']:.2f} | {end['train_loss']:.2f} |")
+        lines.append(f"| `{preset}` | {_reached(folder)} | {end['val_loss']:.2f} | {end['train_loss']:.2f} |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,106 @@
+"""The second look at the evidence, which shares no code with the report."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.verification import manifest, reference, runs, tables
+from tests.helpers import ROOT
+from train.errors import UserError
+
+
+def test_every_record_and_every_table_holds():
+    assert [*manifest.faults(), *runs.faults(), *tables.faults()] == []
+
+
+def verified(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "scripts/verify.py", *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for part in ("results", "scripts", "train"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "tb", "plots"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    return tmp_path
+
+
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+def test_one_digit_of_a_log_a_configuration_or_a_table_is_found(copy: Path):
+    record = copy / "results" / "fractals-v1" / "rows" / "32k-lars-seed0"
+    top1 = json.loads((record / "log.jsonl").read_text().splitlines()[-1])["val_top1"]
+    change(record / "log.jsonl", f'"val_top1": {top1}', f'"val_top1": {top1 + 1}')
+    change(copy / "results" / "fractals-v1" / "rows" / "8k-lars-seed1" / "config.yaml", "lr: 12.8", "lr: 12.9")
+    change(copy / "results" / "README.md", "| `8k` | SGD | 0.8 | 3 | 95.50", "| `8k` | SGD | 0.8 | 3 | 95.51")
+    change(copy / "README.md", "| 73.78 |", "| 73.79 |")
+    done = verified(copy)
+    assert done.returncode == 1
+    for said in (
+        "32k-lars-seed0/log.jsonl: changed since",
+        "32k-lars-seed0: result.json and log.jsonl tell different top-1",
+        "8k-lars-seed1/config.yaml: changed since",
+        "results/README.md, table 'rows', row '8k': shows '95.51 ± 0.06', the logs give '95.50 ± 0.06'",
+        "README.md, table 'table', row '8k': shows '73.79', the logs give '73.78'",
+        "README.md, table 'table', row '32k'",
+    ):
+        assert said in done.stderr, said
+
+
+def test_a_command_that_its_configuration_does_not_follow_is_found():
+    config = {"batch": {"preset": "32k"}, "optimizer": {"name": "lars", "lr": 29.0}, "seed": 1, "ema": 0.8}
+    assert runs.of_command("python train/main.py batch=32k optimizer=lars optimizer.lr=29 seed=1 ema=0.8", config) == []
+    assert runs.of_command("python train/main.py batch=16k optimizer.lr=30 seed=1", config) == [
+        "the command has batch=16k, the configuration 32k", "the command has optimizer.lr=30, the configuration 29.0",
+    ]  # fmt: skip
+
+
+def test_a_prediction_interval_is_that_of_a_textbook():
+    # 99 %, t with 4 degrees of freedom is 4.604
+    half = 4.60409 * (2.5 * (1 + 1 / 5)) ** 0.5
+    assert reference.predicted([1, 2, 3, 4, 5]) == pytest.approx((3 - half, 3 + half), abs=1e-4)
+
+
+def test_a_folder_that_is_no_finished_run_is_refused_in_one_line(tmp_path: Path):
+    done = verified(ROOT, str(tmp_path))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "finished run" in done.stderr
+
+
+def seeded(folder: Path, seed: int, top1: float, **changed: object) -> Path:
+    run = folder / f"32k-lars-seed{seed}"
+    run.mkdir(parents=True)
+    config = {"seed": seed, "epochs": 90, "optimizer": {"name": "lars", "lr": 29.0}, **changed}
+    (run / "config.yaml").write_text(json.dumps(config))
+    (run / "log.jsonl").write_text("")
+    fingerprint = runs.FINGERPRINTS["fractals"]
+    (run / "result.json").write_text(json.dumps({"last_top1": top1, "data_fingerprint": fingerprint}))
+    return run
+
+
+def test_a_run_is_judged_by_the_seeds_of_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reference, "ROWS", tmp_path / "rows")
+    for seed, top1 in enumerate((80.0, 80.5, 81.0)):
+        seeded(tmp_path / "rows", seed, top1)
+    holds, line = reference.judge(seeded(tmp_path / "good", 7, 80.2))
+    assert holds and line.startswith("as it should be: 80.20 %")
+    holds, line = reference.judge(seeded(tmp_path / "bad", 7, 60.0))
+    assert not holds and "NOT" in line and "\n" not in line
+    with pytest.raises(UserError, match="changed settings"):
+        reference.judge(seeded(tmp_path / "other", 7, 80.2, epochs=30))
