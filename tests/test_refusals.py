@@ -1,6 +1,7 @@
 """What a user in a hurry types: each mistake ends in one line that names the value and the fix, exit code 2."""
 
 import contextlib
+import functools
 import io
 import re
 import sys
@@ -113,6 +114,7 @@ NASTY = ["", "null", "-1", "0", "1e99", "nan", "inf", "-inf", "[]", "{}", "[1,2]
          "1.5", "é", "../..", "99999999999999999999", "${oc.env:HOME}", "\\", "a=b", "@", "??"]  # fmt: skip
 
 
+@functools.cache
 def keys() -> list[str]:
 
     return sorted({*values(compose()), *values(compose("data.root=/x"))})
