@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import hydra
 
 from train.config.compose import CONFIGS, compose, default_name
-from train.config.overrides import spell
+from train.config.overrides import parse
 from train.config.refusals import MISTAKES, refuse
 from train.errors import UserError, print_error
 
@@ -35,7 +35,7 @@ def one_run(overrides: list[str]) -> str:
     of_machine, of_run = split(overrides)
     config, machine = compose(*of_run), compose_machine(*of_machine)
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        name = config.name or default_name(config, spell(of_run, under_torchrun=False))
+        name = config.name or default_name(config, parse(of_run).overrides)
     from scripts.estimate.one_run import describe
 
     return f"plan of {name}, nothing is started\n{describe(config, machine)}"

@@ -10,7 +10,18 @@ import argparse
 import sys
 
 from scripts.records import ROOT
-from scripts.reporting import boards, costs, evidence, fractals, imagenet, mlperf, provenance, tables, trust_ratios
+from scripts.reporting import (
+    boards,
+    costs,
+    evidence,
+    fractals,
+    imagenet,
+    mlperf,
+    provenance,
+    settings,
+    tables,
+    trust_ratios,
+)
 from train.errors import UserError, print_error
 
 PLOTS = [*evidence.PLOTS, *fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
@@ -41,6 +52,7 @@ TABLES = {
     ("results/README.md", "resnet50"): tables.resnet50_table,
     ("results/README.md", "rehearsal"): tables.rehearsal_table,
     ("results/README.md", "training"): tables.training_table,
+    ("docs/settings.md", "settings"): settings.settings,
 }
 
 

@@ -21,7 +21,7 @@ from lars.tests.reference import free_port as free_port
 from lars.tests.reference import spawn as spawn
 from train import app
 from train.config.compose import CONFIGS, compose, default_name
-from train.config.overrides import spell
+from train.config.overrides import parse
 from train.config.schema import Config
 from train.data import fractals
 from train.data.dataset import Data, ProgressiveConfig
@@ -52,7 +52,7 @@ def name_of(*overrides: str) -> str:
     """The default name of a run."""
     config = compose(*overrides)
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return default_name(config, spell(overrides, under_torchrun=False))
+        return default_name(config, parse(overrides).overrides)
 
 
 def train_here(folder: Path, *overrides: str) -> Path:

@@ -34,8 +34,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "scripts.pack": {"train.output", "train.data", "train.cores", "train.errors"},
     "scripts.reporting": {
-        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.data",
-        "train.keys", "train.errors",
+        "scripts.estimate", "scripts.matrix", "scripts.records", "train.config", "train.output", "train.engine",
+        "train.data", "train.keys", "train.errors",
     },
     "scripts.estimate": {
         "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
@@ -79,6 +79,7 @@ ONLY |= {
     ("train.engine", "train.data"): {"train.data.loader"},
     ("scripts.records", "train.data"): {"train.data.fractals"},
     ("scripts.reporting", "train.data"): {"train.data.dataset"},
+    ("scripts.reporting", "train.engine"): {"train.engine.logger"},
 }
 
 

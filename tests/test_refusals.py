@@ -1,5 +1,9 @@
 """What a user in a hurry types: each mistake ends in one line that names the value and the fix, exit code 2."""
 
+import contextlib
+import functools
+import io
+import re
 import sys
 from pathlib import Path
 from unittest import mock
@@ -9,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import SMALL, App
+from train.config import foreign
 from train.config.compose import compose
-from train.config.refusals import MISTAKES, explain
+from train.config.overrides import GROUPS
+from train.config.refusals import MISTAKES, explain, known_keys
 from train.keys import values
 
 
@@ -108,29 +114,124 @@ NASTY = ["", "null", "-1", "0", "1e99", "nan", "inf", "-inf", "[]", "{}", "[1,2]
          "1.5", "é", "../..", "99999999999999999999", "${oc.env:HOME}", "\\", "a=b", "@", "??"]  # fmt: skip
 
 
+@functools.cache
 def keys() -> list[str]:
 
     return sorted({*values(compose()), *values(compose("data.root=/x"))})
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(chosen=st.lists(st.tuples(st.sampled_from(keys()), st.sampled_from(NASTY)), min_size=1, max_size=2))
-def test_any_value_of_any_key_is_taken_or_told_in_one_line(chosen, capsys):
+def outcome(argv: list[str]) -> tuple[object, str, bool]:
+    """The exit code of a command line, what stderr says, and whether a run would have started."""
     from hydra.core.global_hydra import GlobalHydra
 
     from train import main
 
     GlobalHydra.instance().clear()
-    capsys.readouterr()
-    argv = ["main.py", *(f"{key}={value}" for key, value in chosen)]
-    with mock.patch.object(main, "start", return_value=0) as start, mock.patch.object(sys, "argv", argv):
-        code: object = 0
+    main.jobs.clear()
+    said, code = io.StringIO(), 0
+    with (
+        mock.patch.object(main, "start", return_value=0) as start,
+        mock.patch.object(sys, "argv", ["main.py", *argv]),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(said),
+    ):
         try:
             main.main()
         except SystemExit as ended:
-            code = ended.code
-    said = capsys.readouterr().err.strip()
+            code = ended.code or 0
+    return code, said.getvalue().strip(), start.called
+
+
+def assert_taken_or_told(argv: list[str]) -> None:
+    code, said, started = outcome(argv)
     if code == 2:
-        assert not start.called and said.startswith("error: ") and "\n" not in said
+        assert not started and said.startswith("error: ") and "\n" not in said, said
     else:
-        assert code == 0 and start.called
+        assert code == 0, said
+
+
+@settings(max_examples=60, deadline=None)
+@given(chosen=st.lists(st.tuples(st.sampled_from(keys()), st.sampled_from(NASTY)), min_size=1, max_size=2))
+def test_any_value_of_any_key_is_taken_or_told_in_one_line(chosen):
+    assert_taken_or_told([f"{key}={value}" for key, value in chosen])
+
+
+NODES = ["schedule", "log", "checkpoint", "data.progressive", "hydra", "defaults"]
+HYDRA = """hydra.verbose hydra.mode hydra.job.name hydra.job.chdir hydra.job_logging hydra/job_logging hydra.runtime
+    hydra.sweep.subdir hydra/launcher hydra/sweeper hydra.launcher hydra.sweeper hydra.searchpath
+    hydra.callbacks hydra/env hydra.job.env_set hydra.sweeper.params hydra/hydra_logging hydra.run hydra.job
+    hydra.overrides hydra/help""".split()
+FLAGS = """-m | --cfg job | --cfg=all | -c hydra | --help | --hydra-help | --version | --info | --info defaults | -r
+    | -mr | --resolve | --package batch | -p x | -cn x | -cp x | -cd /x | -sc | -sc install=bash | --cfg |
+    --batch-size 256 | -x | --experimental-rerun x""".split("|")
+MORE = """1 3 50 1e5 [1,2,3] [[1]] {a:{b:1}} TEXT lars sgd imagenet 8k nus 1,2 a,b choice(1,2) range(1,3) int(3) basic
+    none ${batch} ???"""
+VALUES = [*NASTY, *MORE.split()]
+
+
+@st.composite
+def typed_words(draw: st.DrawFn) -> list[str]:
+    """An override of any key, group, node or setting of Hydra, or one of its flags."""
+    kind = draw(st.sampled_from(["key", "key", "group", "group", "node", "hydra", "flag"]))
+    if kind == "flag":
+        return draw(st.sampled_from(FLAGS)).split()
+    key = draw(st.sampled_from({"key": keys(), "group": list(GROUPS), "node": NODES, "hydra": HYDRA}[kind]))
+    return [f"{draw(st.sampled_from(['', '', '', '', '+', '++', '~']))}{key}={draw(st.sampled_from(VALUES))}"]
+
+
+@pytest.mark.slow
+@settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck))
+@given(words=st.lists(typed_words(), min_size=1, max_size=4))
+def test_any_command_line_is_taken_or_told_in_one_line(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert_taken_or_told([word for some in words for word in some])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["model=50"], "model=50 does not exist: choose model=resnet50|resnet8"),
+        (["data=1"], "data=1 does not exist: choose data=fractals|imagenet"),
+        (["optimizer=[1,2,3]"], "optimizer=[1,2,3] does not exist: choose optimizer=lars|sgd"),
+        (["recipe=true"], "recipe=true does not exist"),
+        (["~recipe=-1"], "recipe"),
+        (["model.name=1"], "another model= was chosen"),
+        (["schedule=TEXT"], "schedule"),
+        (["hydra.verbose=3"], "hydra.verbose=3"),
+        (["hydra.verbose=null", "seed=1"], "hydra.verbose=null"),
+        (["hydra.verbose=[1,2]"], "hydra.verbose=[1,2]"),
+        (["-m", "--cfg", "job"], "give one of -r, -m, --cfg, --info and -sc"),
+        (["--cfg", "job", "--package", "x"], "--package x"),
+        (["nproc=3", "--cfg", "job"], "which 3 processes cannot share equally"),
+        (["precision=fp8", "--cfg", "job"], "precision=fp8 is not one of"),
+        (["data={a:1}"], "there is no key 'data.a'"),
+        (["logger=foo"], "logger=['foo']: give each of tensorboard"),
+        (["logger=[foo]"], "give each of tensorboard, wandb, mlflow and module:callable once at most"),
+        (["logger=[wandb,wandb]"], "once at most"),
+    ],
+)
+def test_what_hydra_does_not_check_itself_is_one_line_too(argv, said):
+    code, line, started = outcome(argv)
+    assert (code, started) == (2, False) and said in line and "\n" not in line, line
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("gpus=8", "nproc=N"), ("trainer.devices=2", "nproc=N"), ("device=cuda", "CUDA_VISIBLE_DEVICES"),
+        ("resume=true", "the same command again resumes"), ("optimizer.wd=1", "optimizer.weight_decay"),
+        ("amp=true", "precision=bf16"), ("data.batch_size=1", "batch.total=N"), ("--batch-size", "batch.total=N"),
+        ("num_workers=2", "data.workers"), ("workers=2", "data.workers"), ("arch=resnet18", "model="),
+        ("max_epochs=3", "epochs=N"), ("opt=lars", "optimizer=lars"), ("wandb=true", "logger=[wandb]"),
+    ],
+)  # fmt: skip
+def test_words_of_other_trainers_are_answered_with_ours(word, ours):
+    code, line, _ = outcome([word])
+    assert code == 2 and ours in line, line
+
+
+def test_no_word_of_another_trainer_is_one_of_our_keys_and_every_answer_names_keys_that_there_are():
+    ours = {*known_keys(), *GROUPS}
+    assert not set(foreign.BY_WORD) & ours
+    for said in foreign.ANSWERS:
+        assert all(key in ours for key in re.findall(r"([a-z_.0-9]+)=", said)), said

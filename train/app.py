@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from train.description import description, mlperf_facts
 from train.engine.batchnorm import RunningStatistics
 from train.engine.ema import MovingAverage
 from train.engine.evaluation import Evaluation, Scores
-from train.engine.logger import Loggers
+from train.engine.logger import Logger, Loggers, Run
 from train.engine.loop import Training
 from train.engine.noise import NoiseScale
 from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
@@ -34,9 +34,9 @@ from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
 from train.output import checkpoint, environment
-from train.output.board import BoardLogger, opening
 from train.output.checkpoint import CheckpointWriter
 from train.output.layers import LayersLogger
+from train.output.loggers import open_logger
 from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
@@ -177,10 +177,10 @@ def last_state(folder: RunFolder | None, data: Data) -> tuple[dict[str, Any] | N
     return folder.result, state
 
 
-def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, state: dict[str, Any] | None) -> Loggers:
+def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, state: dict[str, Any] | None) -> Logger:
     """Every form of the log on the chief, where there is a ``folder``, and none on the other ranks."""
     if folder is None:
-        return Loggers([])
+        return Logger()
     position = state["position"] if state else {"rows": 0, "step": 0}
     rows, images = position["rows"], plan.images(position["step"])
     mlperf = []
@@ -189,15 +189,18 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
         mlperf = [MLPerfLogger(folder.path / "mlperf.log", rows if state else None, facts)]
     free = free_on_resume(config)
     settings = {name: value for name, value in values(config).items() if name not in free}
-    return Loggers(
+    run = Run(folder.path, str(config.name), images, settings, description(config, plan, data))
+    progress = ProgressLogger(images, plan.images(plan.steps), config.epochs)
+    loggers = Loggers(
         [
             RowLogger(folder.path / "log.jsonl", rows),
             LayersLogger(folder.path / "layers.csv", images),
-            BoardLogger(folder.path / "tb", images, opening(settings, description(config, plan, data))),
-            ProgressLogger(images, plan.images(plan.steps), config.epochs),
+            progress,
             *mlperf,
+            *(open_logger(name, run, progress.say) for name in config.logger),
         ]
     )
+    return cast(Logger, loggers)
 
 
 def connect(
@@ -207,7 +210,7 @@ def connect(
     world: World,
     stop: StopRequest,
     folder: RunFolder | None,
-    log: Loggers,
+    log: Logger,
     commits: Sequence[str | None] = (),
 ) -> Training:
     """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints."""

@@ -39,5 +39,7 @@ class Stopped(RunEnded):
 def print_error(ended: RunEnded) -> int:
     """Print on stderr why the run ended, unless another process does, and return the exit code."""
     if not ended.is_said_elsewhere:
-        print(f"{'' if isinstance(ended, Stopped) else 'error: '}{ended}", file=sys.stderr, flush=True)
+        # OmegaConf adds lines to what a signal raises within it
+        line = str(ended).partition("\n")[0]
+        print(f"{'' if isinstance(ended, Stopped) else 'error: '}{line}", file=sys.stderr, flush=True)
     return ended.exit_code

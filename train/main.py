@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from train.config import resolvers
 from train.config.compose import CONFIGS, default_name, typed
-from train.config.overrides import spell, unspell
-from train.config.refusals import MISTAKES, refuse
+from train.config.help import help_text
+from train.config.overrides import parse, spell, unspell
+from train.config.refusals import MISTAKES, is_of_command_line, refuse
 from train.config.schema import Config
-from train.errors import PeersLost, RunEnded, Stopped, UserError, print_error
+from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError, print_error
 from train.output import sweep
 from train.plan import accumulation
 
@@ -32,17 +34,29 @@ FIXABLE = {
 }
 
 jobs: list[sweep.Job] = []  # of this process, with -m
+asked = Namespace(cfg=None, package=None)  # the flags of the command line
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def job(composed: DictConfig) -> None:
-    """Run one composed configuration, in this process or in worker processes; exit unless it succeeds."""
+def job(composed: DictConfig) -> float | None:
+    """Run one composed configuration, in this process or in worker processes; exit unless it succeeds.
+
+    Returns the last top-1 of a finished run, in percent, which a sweeper such as Optuna's may maximise.
+    """
     # unresolved, because an interpolation in an override belongs to the configuration, not to Hydra
     overrides = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
     runs_dir = None
     try:
         config = typed(composed)
         config.check()
+        if asked.cfg == "job":
+            show(composed, asked.package)
+            return None
+        # of a file, which may be someone else's, no code is run
+        if own := [name for name in config.logger if ":" in name and not any(name in given for given in overrides)]:
+            raise UserError(
+                f"logger={own[0]} is code, which is taken from the command line alone: give logger=[{own[0]}]"
+            )
         runs_dir = config.runs_dir
         config = replace(config, name=config.name or default_name(config, overrides))
         note_job(config, overrides)
@@ -61,21 +75,45 @@ def job(composed: DictConfig) -> None:
         if error.errno not in FIXABLE:
             raise
         code = print_error(UserError(f"{error.filename or runs_dir}: {error.strerror}: what was saved is intact"))
+    if code == Diverged.exit_code and is_sweep() and "BasicSweeper" not in HydraConfig.get().sweeper._target_:
+        # to a search a trial that diverged is a failed one, of which its max_failure_rate allows some
+        failed = Diverged(0, "a trial diverged")
+        failed.is_said_elsewhere = True
+        raise failed
     if code:
         # on success it returns, so that a sweep continues with its next job
         sys.exit(code)
+    scores = sweep.Job({}, folder_of(config)).scores()
+    return scores[0] if scores and config.evaluate is None else None
+
+
+def is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def folder_of(config: Config) -> Path:
+    return Path(config.runs_dir).expanduser() / str(config.name)
+
+
+def show(composed: DictConfig, package: str | None) -> None:
+    """Print a checked configuration, or the part of it that ``package`` names, without interpolations."""
+    OmegaConf.resolve(composed)
+    part = OmegaConf.select(composed, package) if package else composed
+    if part is None and package:
+        raise UserError(f"--package {package}: there is nothing of that name")
+    print(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else part, end="")
 
 
 def note_job(config: Config, overrides: list[str]) -> None:
     """In a sweep, note the job for the table at its end."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
+    if not is_sweep():
         return
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-    if config.evaluate is None:
+    # a search may try the same values again, which is the same run
+    if config.evaluate is None and folder_of(config) not in [job.folder for job in jobs]:
         values = dict(override.partition("=")[::2] for override in overrides)
-        folder = Path(config.runs_dir).expanduser() / str(config.name)
-        jobs.append(sweep.Job({key: value.strip("'") for key, value in values.items()}, folder))
+        jobs.append(sweep.Job({key: value.strip("'") for key, value in values.items()}, folder_of(config)))
 
 
 def start(config: Config, overrides: list[str]) -> int:
@@ -99,7 +137,7 @@ def start(config: Config, overrides: list[str]) -> int:
         # raises when the batch does not divide
         accumulation(config.batch, processes)
         if processes > 1:
-            return launch.launch(processes, overrides, Path(config.runs_dir).expanduser() / str(config.name))
+            return launch.launch(processes, overrides, folder_of(config))
     with app.joined(config) as world:
         if config.precision == "auto":
             config = replace(config, precision=native_precision(world.device))
@@ -112,13 +150,28 @@ def start(config: Config, overrides: list[str]) -> int:
 
 def main() -> None:
     """Run the command line; exit code 0 finished, 2 user's mistake, 3 diverged, 75 stopped and saved."""
+    if sys.platform == "win32":
+        sys.exit(print_error(UserError("Windows is not supported: run it on Linux, such as WSL 2 or a container")))
     # makes Hydra raise its errors instead of printing them and exiting with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    global asked
     resolvers.register()
     try:
-        sys.argv[1:] = spell(sys.argv[1:], "RANK" in os.environ)
+        asked = parse(sys.argv[1:], "RANK" in os.environ)
+        if asked.help:
+            print(help_text())
+            return
+        # Hydra would show a configuration that nobody has checked
+        hydras = Namespace(**{**vars(asked), "cfg": None, "package": None, "resolve": False})
+        sys.argv[1:] = spell(hydras if asked.cfg == "job" else asked)
         job()
     except MISTAKES as error:
+        sys.exit(refuse(error))
+    except RunEnded as ended:
+        sys.exit(print_error(ended))
+    except Exception as error:
+        if not is_of_command_line(error, job):
+            raise
         sys.exit(refuse(error))
     except KeyboardInterrupt:
         sys.exit(print_error(Stopped("stopped before training began: start the same command again")))

@@ -11,8 +11,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from scripts.records import ROOT, Record, layers, main_rows
 from train.config.compose import compose
+from train.engine.logger import TAGS
 from train.keys import flatten, free_on_resume
-from train.output.board import TAGS, opening
+from train.output.board import opening
 from train.output.run_folder import RETIRED
 
 FOLDER = ROOT / "results" / "tb"

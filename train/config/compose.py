@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from train import model, optimizer
 from train.config import resolvers
-from train.config.overrides import GROUPS, spell
+from train.config.overrides import GROUPS, parse
 from train.config.schema import Config
 from train.data import kinds
 from train.errors import UserError
@@ -28,15 +28,15 @@ PARTS = {"data": kinds.config_class, "model": model.config_class, "optimizer": o
 
 def compose(*overrides: str) -> Config:
     """The configuration that the app would run with these ``overrides``, for other programs."""
-    resolvers.register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = typed(hydra.compose("config", overrides=spell(overrides, under_torchrun=False)))
+        config = typed(hydra.compose("config", overrides=parse(overrides).overrides))
     config.check()
     return config
 
 
 def typed(composed: DictConfig) -> Config:
     """What Hydra composed, as a ``Config``; raises UserError or OmegaConf's errors for a key that is wrong."""
+    resolvers.register()
     schema = OmegaConf.structured(Config)
     for part, config_class in PARTS.items():
         name = OmegaConf.select(composed, f"{part}.name")

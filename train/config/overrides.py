@@ -3,32 +3,43 @@
 import os
 import re
 import shlex
+from argparse import Namespace, _VersionAction
 from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 
+from train import __version__
+from train.config.foreign import answer
 from train.errors import UserError
 
 GROUPS = ("batch", "data", "model", "optimizer", "recipe")
+
+# a choice that Hydra reads as a string
+NAME = re.compile(r"(?!(true|false|null|nan|inf)$)(\d+k|[a-z]\w*)", re.IGNORECASE)
 
 # keys whose value is taken literally
 TEXTS = ("data.root", "evaluate", "name", "runs_dir")
 
 
-def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
-    """Return ``arguments`` as Hydra needs them; raises UserError for what cannot be rewritten.
+def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:
+    """The flags of a command line, and its ``overrides`` as Hydra needs them; raises UserError for what cannot be.
 
-    ``batch=256`` is quoted, because Hydra reads a bare 256 as an integer and a group's choice must be a string. Paths
+    A group's choice is quoted where Hydra would read a number (``batch=256``), because a choice must be a string. Paths
     are quoted because they may hold ``=``, as the names of our own run folders do. ``data.root=DIR`` alone implies
-    ``data=imagenet``. ``--cfg`` prints values instead of interpolations.
+    ``data=imagenet``. Flags may stand before, between and after the overrides.
     """
     parser = get_args_parser()
+    for action in parser._actions:
+        if isinstance(action, _VersionAction):
+            action.version = f"lars-imagenet {__version__}"
 
     def refuse(message: str) -> None:
-        raise UserError(f"{message}: overrides are written key=value, without dashes (batch=32k); see --help")
+        word = re.search(r" --?([\w-]+)|$", message)
+        known = word and answer(word[1] or "")
+        raise UserError(f"{message}: {known or 'settings are key=value, without dashes (batch=32k); see --help'}")
 
     parser.error = refuse  # type: ignore[assignment, method-assign]
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
     if flags.multirun and under_torchrun:
         raise UserError(
             "-m under torchrun would run its second job in the first one's process group: start "
@@ -36,41 +47,63 @@ def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:
         )
     if flags.resolve and not flags.cfg and not flags.help:
         raise UserError("--resolve only affects --cfg job: give both, or neither")
-    for argument in flags.overrides:
-        if argument in (f"{group}=null" for group in GROUPS):
+    if sum(map(bool, (flags.run, flags.multirun, flags.cfg, flags.info, flags.shell_completion))) > 1:
+        raise UserError("give one of -r, -m, --cfg, --info and -sc alone")
+    if flags.experimental_rerun is not None:
+        raise UserError("--experimental-rerun is not needed: the same command again resumes a run")
+    for argument in flags.overrides if not flags.shell_completion else []:
+        if re.fullmatch(rf"[+~]*({'|'.join(GROUPS)})=(null)?", argument):
             raise UserError(f"{argument} chooses nothing: leave it out, or see --help for what there is")
         if re.match(r"[+~]*(plan|machine)[.=]", argument):
             raise UserError(f"{argument} belongs to `python scripts/plan.py`, which takes all other overrides too")
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument!r} is not key=value: write, say, batch=32k")
     given = [argument.partition("=")[0] for argument in flags.overrides]
-    spelled = [_quote(argument) for argument in arguments]
+    flags.overrides = [_quote(argument) for argument in flags.overrides]
     if "data.root" in given and "data" not in given:
-        # beside data.root, because the parser treats arguments before and after the options as separate lists
-        at = next(i for i, argument in enumerate(arguments) if argument.startswith("data.root="))
-        spelled.insert(at, "data=imagenet")
-    if flags.cfg and not flags.resolve and flags.cfg != "hydra":
-        spelled.append("--resolve")
-    return spelled
+        flags.overrides.insert(given.index("data.root"), "data=imagenet")
+    if flags.cfg == "all":
+        # values instead of interpolations
+        flags.resolve = True
+    return flags
+
+
+def spell(flags: Namespace) -> list[str]:
+    """The command line of ``flags`` for Hydra, which takes overrides from one place alone: after the flags."""
+    options = []
+    for action in get_args_parser()._actions:
+        value = getattr(flags, action.dest, None)
+        if action.option_strings and value not in (None, False):
+            options += [action.option_strings[0], *([value] if isinstance(value, str) else [])]
+    return [*options, *flags.overrides]
 
 
 def _quote(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key == "runs_dir":
         value = os.path.expanduser(value)  # Hydra uses it literally for its own sweep.dir
-    if key == "batch":
-        quoted = [f"'{c}'" if re.fullmatch(r"\d[\d_]*", c) else c for c in value.split(",")]
-        return f"{key}={','.join(quoted)}"
+    if key.lstrip("+~") in GROUPS:
+        value = re.sub(r"^choice\((.*)\)$", r"\1", value)
+        if value.startswith("["):
+            return f"{key}={_quoted(value)}"
+        if re.fullmatch(r"[^'\"{}()\[\]$\\]+", value):
+            return f"{key}={','.join(c if NAME.fullmatch(c) else _quoted(c) for c in value.split(','))}"
+    if key == "logger" and re.fullmatch(r"[\w.:]+", value):
+        return f"{key}=[{value}]"
     if key in TEXTS and value and value != "null" and value[0] not in "'\"":
-        escaped = value.replace("'", "\\'")
-        return f"{key}='{escaped}'"
+        return f"{key}={_quoted(value)}"
     return argument
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def unspell(overrides: Sequence[str]) -> str:
     """The command line that a person types to repeat a run with ``overrides``."""
     plain = []
     for override in overrides:
-        quoted = re.fullmatch(rf"({'|'.join(('batch', *TEXTS))})='(.*)'", override)
+        quoted = re.fullmatch(rf"({'|'.join((*GROUPS, *TEXTS))})='(.*)'", override)
         plain.append(f"{quoted[1]}={quoted[2]}".replace("\\'", "'") if quoted else override)
     return shlex.join(["python", "train/main.py", *plain])

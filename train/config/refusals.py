@@ -1,9 +1,13 @@
 """Turns what Hydra, OmegaConf or our own checks refuse into one line that names the value and the fix."""
 
 import difflib
+import inspect
 import os
 import re
+import sys
 import time
+import traceback
+from collections.abc import Callable
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
@@ -15,11 +19,21 @@ from omegaconf.errors import (
 )
 
 from train.config.compose import CONFIGS, PARTS
+from train.config.foreign import answer
+from train.config.help import by_size
 from train.config.overrides import GROUPS
 from train.errors import UserError, print_error
 from train.keys import flatten
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+
+
+def is_of_command_line(error: Exception, job: Callable) -> bool:
+    """Whether Hydra or OmegaConf raised ``error`` before ``job`` began: they do not check all that they are given."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_code is inspect.unwrap(job).__code__ for frame in frames):
+        return False
+    return any(frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")) for frame in frames)
 
 
 def refuse(error: Exception) -> int:
@@ -44,13 +58,20 @@ def explain(error: BaseException) -> str:
             return _unknown_choice(cause)
     for cause in chain:
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
-            return _unknown_key(str(cause.full_key))
+            # Hydra tells the whole key, OmegaConf the part that it does not find
+            whole = re.search(r"Could not override '([^']+)'", str(error))
+            return _unknown_key(max(whole[1] if whole else "", str(cause.full_key), key=len))
     innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
     text = str(innermost or error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         text = f"{error.full_key}: {text}"
     if error.__cause__ is not None and innermost is None:
         text += f": {error.__cause__}"
+    if not isinstance(error, MISTAKES):
+        # of what Hydra did not check itself
+        given = sys.argv[1:]
+        suspects = [argument for argument in given if re.match(r"[+~]*hydra[./]", argument)] or given
+        text = f"Hydra cannot use {' '.join(suspects)}: {text or 'not a valid value'}"
     text = re.sub(r"\n\s*(object_type=|reference_type=|full_key: )\S*", "", text)
     text = text.replace("a ListConfig, list or tuple", "a list, such as [1,2]")
     return " ".join(text.split())
@@ -70,11 +91,13 @@ def _unknown_key(key: str) -> str:
             f"'{key}' is a key of {choices}, and another {key.partition('.')[0]}= was chosen: choose that one, "
             "or leave out the key, or the recipe= that sets it"
         )
+    if foreign := answer(key):
+        return f"there is no key '{key}': {foreign}"
     # also by the last part alone, and groups
     places = {k.rpartition(".")[2]: k for k in reversed(known)} | {k: k for k in (*known, *GROUPS) if k != key}
-    near = difflib.get_close_matches(key, list(places), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, list(places), n=1, cutoff=0.65)
     return f"there is no key '{key}'" + (
-        f": did you mean '{places[near[0]]}'?" if near else ": see --cfg job for those there are"
+        f": did you mean '{places[near[0]]}'?" if near else ": docs/settings.md has those there are"
     )
 
 
@@ -82,7 +105,7 @@ def known_keys() -> dict[str, str]:
     """Every key in ``configs/``, and the choices that have it, such as ``optimizer=lars|sgd``; "" for a key of all."""
     root = flatten(OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml")))  # type: ignore[arg-type]
     keys = dict.fromkeys((key for key in root if not key.startswith(("defaults", "hydra"))), "")
-    keys |= {"batch.preset": "", "batch.published": ""}
+    keys |= dict.fromkeys(("batch.preset", "batch.published", "schedule.warmup_epochs"), "")
     for part in PARTS:
         choices: dict[str, list[str]] = {}
         for path in sorted((CONFIGS / part).glob("*.yaml")):
@@ -91,8 +114,3 @@ def known_keys() -> dict[str, str]:
         choices.pop("defaults", None)
         keys |= {f"{part}.{key}": f"{part}={'|'.join(names)}" for key, names in choices.items()}
     return keys
-
-
-def by_size(preset: str) -> tuple[float, str]:
-    number = re.fullmatch(r"(\d+)(k?)", preset)
-    return (int(number[1]) * (1024 if number[2] else 1) if number else 0.0, preset)

@@ -4,6 +4,7 @@ The keys of a part (data, model, optimizer, schedule, batch) stand beside the pa
 sources are in ``configs/``. A key that is declared nowhere is an error.
 """
 
+import re
 from dataclasses import dataclass
 
 from train.data.dataset import DataConfig
@@ -11,8 +12,10 @@ from train.errors import UserError
 from train.keys import check_bounds, key, operational
 from train.model import ModelConfig
 from train.optimizer import OptimizerConfig
-from train.plan import BatchConfig, check_size
+from train.plan import BatchConfig, accumulation, check_size
 from train.schedule import ScheduleConfig
+
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +64,7 @@ class Config:
     evaluate: str | None = operational()
     on_divergence: str = key(one_of=("stop", "restart"), free_on_resume=True)
     timeout_minutes: float = operational(above=0)
+    logger: list[str] = operational()
     mlperf_log: bool = operational()
     profile: bool = operational()
     log: LogConfig
@@ -70,6 +74,7 @@ class Config:
         """Raise UserError, naming key and value, for the first invalid value or combination."""
         check_bounds(self)
         self.batch.check()
+        accumulation(self.batch, self.nproc or 1)
         images = self.data.expected_train_images()
         for total in self.batch.totals:
             if images is not None:
@@ -85,5 +90,10 @@ class Config:
         self.optimizer.check()
         for total in self.batch.totals:
             self.optimizer.check_groups(total // self.batch.micro)
+        for name in self.logger:
+            if name not in LOGGERS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name) or self.logger.count(name) > 1:
+                raise UserError(
+                    f"logger={self.logger}: give each of {', '.join(LOGGERS)} and module:callable once at most, or []"
+                )
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

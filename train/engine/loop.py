@@ -297,7 +297,8 @@ class Training:
             self._speed.reach(self.images)
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
-            self.log.progress(total, loss=value, top1=self.position.last_top1, waiting=self._timed.share)
+            top1 = {"top1": self.position.last_top1} if self.position.rows else {}
+            self.log.progress(total, loss=value, **top1, waiting=self._timed.share)
         of_epoch = self.layers_every_epochs and since == 0 and epoch % self.layers_every_epochs == 0
         if of_epoch or self.layers_every_steps and step % self.layers_every_steps == 0:
             self._log_layers()

@@ -17,16 +17,6 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 from train.engine.logger import Logger
 from train.output.pictures import grid
 
-# the tag of each figure in a row of log.jsonl
-TAGS = {
-    "validation/top1": "val_top1",
-    "validation/top5": "val_top5",
-    "validation/loss": "val_loss",
-    "train/epoch_loss": "train_loss",
-    "epoch": "epoch",
-    "images_per_second": "images_per_second",
-}
-
 # the Custom Scalars page: groups of charts, and the tags on each
 CHARTS = {
     "accuracy": {
@@ -89,11 +79,10 @@ class BoardLogger(Logger):
     def layers(self, step: int, images: int, names: list[str], figures: dict[str, Tensor]) -> None:
         for kind, values in figures.items():
             self._writer.add_histogram(kind, values, images)
-            self.scalars(images, {f"{kind}/{n}": v for n, v in zip(names, values.tolist(), strict=True)})
+        super().layers(step, images, names, figures)
 
     def row(self, row: dict[str, Any]) -> None:
-        # a row whose steps another process took has no speed
-        self.scalars(row["images"], {tag: row[key] for tag, key in TAGS.items() if row[key] is not None})
+        super().row(row)
         self._writer.flush()
 
     def picture(self, images: int, tag: str, pixels: Tensor, captions: Sequence[str] = ()) -> None:

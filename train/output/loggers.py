@@ -1,0 +1,55 @@
+"""The loggers that a person chooses with ``logger=``, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from train.engine.logger import Logger, Run
+from train.output.board import BoardLogger, opening
+
+
+def open_logger(name: str, run: Run, say: Callable[[str], None]) -> Logger:
+    """The logger ``name``: tensorboard, wandb, mlflow, or a ``module:callable`` that makes a Logger of a ``Run``.
+
+    Training goes on when one of the latter three cannot be opened or fails later, which is said once by ``say``.
+    """
+    if name == "tensorboard":
+        return BoardLogger(run.folder / "tb", run.images, opening(run.settings, run.about))
+
+    return cast(Logger, Guarded(name, lambda: _factory(name)(run), say))
+
+
+def _factory(name: str) -> Callable[[Run], Logger]:
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    from train.output import tracking
+
+    return tracking.SERVICES[name]
+
+
+class Guarded:
+    """A logger that needs what a run does not, such as a server: after its first failure it is left alone."""
+
+    def __init__(self, name: str, make: Callable[[], Logger], say: Callable[[str], None]) -> None:
+        self._name, self._say = name, say
+        self._logger = Logger()
+        self._logger = self._try(make) or self._logger
+
+    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            self._logger = Logger()
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            fix = (
+                f": pip install {self._name}"
+                if isinstance(error, ModuleNotFoundError) and error.name == self._name
+                else ""
+            )
+            self._say(f"logger={self._name} is off, training goes on without it ({why[:300]}){fix}")
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        return lambda *arguments, **named: self._try(lambda: getattr(self._logger, method)(*arguments, **named))
