@@ -55,7 +55,7 @@ class WandbLogger(TrackingLogger):
                 config=self._run.settings,
                 dir=self._run.folder,
                 # what is printed is not sent
-                settings=self._wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=20),
+                settings=self._wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=60),
                 **how,
             )
 
