@@ -12,7 +12,7 @@ from train.errors import UserError
 GROUPS = ("batch", "data", "model", "optimizer", "recipe")
 
 # keys whose value is taken literally
-TEXTS = ("data.root", "evaluate", "name", "runs_dir")
+TEXTS = ("data.root", "evaluate", "init", "name", "runs_dir")
 
 
 def spell(arguments: Sequence[str], under_torchrun: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch.profiler import record_function
 
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
+from train.engine.frozen import frozen_modules
 from train.engine.precision import Precision
 from train.engine.stop import StopVotes
 from train.processes.world import World
@@ -41,6 +43,8 @@ class Step:
         the weights as they are; an optimizer other than LARS makes the host wait for the device to learn of it.
         """
         self.model.train()
+        for module in self._frozen:
+            module.training = False
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
         with self.statistics.one_step():
@@ -56,6 +60,10 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    @cached_property
+    def _frozen(self) -> list[nn.Module]:
+        return frozen_modules(self.model)
 
     @property
     def loss_scale(self) -> Tensor:
