@@ -36,7 +36,7 @@ FEW = [*SMALL, "data.train_per_class=16", "batch.total=64", "batch.micro=16", "e
 def test_a_network_of_each_family_takes_a_lars_step_with_fake_tensors(arch, options):
     config = compose("model=torchvision", f"model.arch={arch}", f"model.options={options}", "data.size=64")
     net = footprint_of(config, 10, 1)
-    assert net.gradients == net.optimizer > 0 and net.gmacs > 0
+    assert net.optimizer >= net.gradients > 0 and net.gmacs > 0  # momentum, and what LARS keeps of layers
 
 
 @pytest.mark.parametrize(("arch", "options"), [("vit_tiny_patch16_224", "{img_size:64}"), ("convnext_atto", "null")])

@@ -56,7 +56,7 @@ from train.keys import values
         (["name=a/b"], ["name='a/b'"]),
         (
             ["model=resnet101"],
-            ["model=resnet101 does not exist: choose model=resnet20|resnet50|resnet8|timm|torchvision"],
+            ["model=resnet101 does not exist: choose", "|resnet8|timm|torchvision"],
         ),
         (["data=imagenet"], ["data.root=DIR", "IMAGENET_DIR"]),
         (["data=imagenet", "data.split=report"], ["data.split=report: data=imagenet has no third split"]),
