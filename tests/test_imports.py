@@ -39,7 +39,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "scripts.estimate": {
         "scripts.records", "train.description", "train.config", "train.engine", "train.data", "train.model",
-        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys", "train.errors",
+        "train.weights", "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.keys",
+        "train.errors",
     },
     "scripts.barlow_twins": {"train.config", "train.data", "train.resnet", "lars"},
     "scripts.matrix": {"scripts.records"},
@@ -49,9 +50,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "train.app": {
         "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",
-        "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.cores", "train.keys",
-        "train.errors",
+        "train.weights", "train.optimizer", "train.schedule", "train.processes", "train.plan", "train.cores",
+        "train.keys", "train.errors",
     },
+    "train.weights": {"train.output", "train.model", "train.errors"},
     "train.description": {"train.config", "train.output", "train.data", "train.plan"},
     "train.config": {
         "train.data", "train.model", "train.optimizer", "train.schedule", "train.plan", "train.keys", "train.errors",

@@ -24,8 +24,11 @@ from train.keys import values
     ("arguments", "said"),
     [
         (["batch=48k"], ["recipe=torchlars has no published values for batch=48k", "choose batch=256|8k|16k|32k"]),
-        (["batch=12k"], ["batch=12k does not exist", "batch=256|4k|8k|16k|20k|32k|40k|48k|56k|64k", "batch.total=N"]),
-        (["recipe=ours"], ["recipe=ours does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
+        (
+            ["batch=12k"],
+            ["batch=12k does not exist", "batch=128|256|512|1k|4k|8k|16k|20k|32k|40k|48k|56k|64k", "batch.total=N"],
+        ),
+        (["recipe=ours"], ["recipe=ours does not exist: choose recipe=goyal|he|mlperf|nesterov|nus|paper|torchlars"]),
         (["batch=12288"], ["batch=12288 does not exist", "batch.total=N"]),
         (["--batch=32k"], ["--batch=32k", "without dashes"]),
         (["batch", "32k"], ["batch"]),
@@ -57,7 +60,10 @@ from train.keys import values
         (["batch.total=40960"], ["batch.total=40960 is more than the 20480 training images"]),
         (["nproc=3"], ["batch.total=4096", "which 3 processes cannot share equally: give nproc=2 or nproc=4"]),
         (["name=a/b"], ["name='a/b'"]),
-        (["model=resnet101"], ["model=resnet101 does not exist: choose model=resnet50|resnet8"]),
+        (
+            ["model=resnet101"],
+            ["model=resnet101 does not exist: choose", "|resnet8|timm|torchvision"],
+        ),
         (["data=imagenet"], ["data.root=DIR", "IMAGENET_DIR"]),
         (["data=imagenet", "data.split=report"], ["data.split=report: data=imagenet has no third split"]),
         (["data.split=report"], ["data.split=report: settings are chosen on selection", "evaluate=FILE"]),
@@ -88,10 +94,10 @@ def test_a_configuration_error_is_one_line_and_nothing_else(app: App):
     ("overrides", "said"),
     [
         (["batch=4k"], ["recipe=torchlars", "batch=4k", "batch=256|8k|16k|32k", "optimizer.lr=X schedule.warmup"]),
-        (["recipe=nus", "batch=256"], ["recipe=nus", "batch=256", "batch=4k|8k|16k|32k"]),
+        (["recipe=nus", "batch=256"], ["recipe=nus", "batch=256", "batch=512|1k|4k|8k|16k|32k"]),
         (["recipe=goyal", "batch=64k"], ["batch=256|4k|8k|16k|32k", "by schedule.warmup_epochs=X"]),
         (["recipe=mlperf", "batch=256"], ["batch=4k|8k|16k|20k|32k|40k|48k|56k|64k"]),
-        (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|mlperf|nesterov|nus|paper|torchlars"]),
+        (["recipe=adam"], ["recipe=adam does not exist: choose recipe=goyal|he|mlperf|nesterov|nus|paper|torchlars"]),
         (["recipe=nus", "optimizer=sgd"], ["is a key of optimizer=lars", "the recipe= that sets it"]),
         (["schedule.decay=step", "schedule.milestones=[30,20]"], ["schedule.milestones=[30, 20]", "ascending"]),
         (["data.progressive.start=20"], ["data.progressive.start=20 must be a multiple"]),

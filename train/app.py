@@ -48,6 +48,7 @@ from train.plan import Plan, make_plan
 from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.schedule import make_schedule
+from train.weights import Weights, begin_from, initial_weights, load, read, train_only
 
 # how gloo and NCCL report that another process is gone or does not answer
 LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|refused|remote process", re.ASCII)
@@ -107,11 +108,15 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         print(f"{config.name}\n{said}\n  {'folder':<10}{folder.path}", flush=True)
     # None stands for the first start of a run that an older version saved without its commit
     commits = environment.with_commit(state.get("commits", [None]) if state else [], commit)
+    weights = None
+    if config.init and not state:
+        # read once: every process begins from the same
+        weights = world.on_chief(lambda: initial_weights(str(config.init), config.model))
     log = world.raise_together(lambda: open_log(config, plan, data, folder, state))
     is_over, report = False, None
     try:
         with ExitStack() as stack:
-            training = connect(config, plan, data, world, stop, folder, log, commits)
+            training = connect(config, plan, data, world, stop, folder, log, commits, weights)
             stack.callback(training.loader.close)
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
@@ -212,9 +217,15 @@ def connect(
     folder: RunFolder | None,
     log: Logger,
     commits: Sequence[str | None] = (),
+    weights: Weights | None = None,
 ) -> Training:
-    """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints."""
-    model = build_model(config, data.classes, world)
+    """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints.
+
+    The model begins from ``weights`` where they are given.
+    """
+    model = world.raise_together(lambda: build_model(config, data.classes, world))
+    if weights is not None:
+        log.say(world.raise_together(lambda: begin_from(model, weights, data.classes, str(config.init))))
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
         compile_static(model, config, world)
@@ -228,6 +239,7 @@ def connect(
         schedule=make_schedule(config.schedule, config.optimizer.lr, plan),
         layer_statistics=lambda: kind.layer_statistics(model, step.optimizer),
         loader=data.make_loader(world, config.seed),
+        seed=config.seed,
         plan=plan,
         log=log,
         checkpoints=CheckpointWriter(folder.checkpoints, config.checkpoint.keep) if folder else None,
@@ -268,15 +280,18 @@ def connect_step(
 def build_model(config: Config, classes: int, world: World) -> nn.Module:
     """The configured network on the device, channels last; on every rank the weights that the seed gives."""
     torch.manual_seed(config.seed)
+    model = make_model(config.model, classes, config.data.sizes(config.epochs))
+    if config.train_only:
+        train_only(model, config.train_only)
     # channels last before DDP, whose buckets keep the strides
-    return make_model(config.model, classes).to(memory_format=torch.channels_last).to(world.device)
+    return model.to(memory_format=torch.channels_last).to(world.device)
 
 
 def compile_static(model: nn.Module, config: Config, world: World) -> None:
     """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
     # each process would otherwise start as many compilers as the machine has cores
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(world.cores))
-    sizes = {config.data.progressive.size(config.data.size, epoch) for epoch in range(config.epochs)}
+    sizes = config.data.sizes(config.epochs)
     # past this limit torch would run the rest of the run uncompiled; a report split may be smaller than a batch
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 2)
@@ -346,21 +361,12 @@ def evaluate_file(config: Config, world: World) -> None:
     """Print one line of JSON with the scores of ``config.evaluate``, a weights file or a checkpoint."""
     assert config.evaluate is not None
     path = Path(config.evaluate).expanduser()
-    weights = world.raise_together(lambda: checkpoint.load(path))
+    weights = world.raise_together(lambda: read(path))
     data = world.raise_together(lambda: open_data(config.data))
-    model = build_model(config, data.classes, world)
-
-    def load() -> None:
-        try:
-            model.load_state_dict(weights.get("average", weights.get("model", weights)))
-        except RuntimeError as error:
-            why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(
-                f"{path} does not fit model={config.model.name} with {data.classes} classes ({why[:120]}): "
-                "give the model= and data= that it was trained with"
-            ) from error
-
-    world.raise_together(load)
+    model = world.raise_together(lambda: build_model(config, data.classes, world))
+    world.raise_together(
+        lambda: load(model, weights, f"{path} does not fit model={config.model.network}", data.classes)
+    )
     evaluation = Evaluation(model, world, Precision.named(config.precision, world.device))
     if config.data.split == "report":
         assert data.report_batches

@@ -26,8 +26,12 @@ def description(
         "optimizer": _optimizer(config),
         "schedule": f"{_decay(config)}, {warmup_epochs:g} of {config.epochs} epochs warm-up, "
         f"{plan.steps:,} steps of which {plan.steps_per_epoch:,} an epoch" + (" at first" if growing else ""),
-        "model": f"{config.model.name}, {config.precision}",
+        "model": f"{config.model.network}, {config.precision}",
     }
+    if config.init:
+        lines["begins"] = f"from {config.init}"
+    if config.train_only:
+        lines["model"] += f", only {config.train_only} is trained"
     if not data.is_ilsvrc and not growing:
         images, _, _ = ILSVRC_2012
         lines["updates"] = (
@@ -102,7 +106,7 @@ def mlperf_facts(config: Config, plan: Plan, data: Data) -> dict[str, Any]:
         "submission_org": "lars-imagenet",
         "submission_platform": f"{plan.processes} x {(hardware['gpus'] or [hardware['cpu']])[0]}",
         "submission_status": "research",
-        "model": config.model.name,
+        "model": config.model.network,
         "data": data.remark,
         "seed": config.seed,
         "global_batch_size": plan.total,

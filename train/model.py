@@ -1,21 +1,30 @@
-"""The networks by name: our own in ``train/resnet.py``, and every classification network of torchvision."""
+"""The networks by kind: our own in ``train/resnet.py``, and those of torchvision and timm by their own names.
+
+A kind is a file in ``configs/model`` and an entry of ``KINDS``. torch is imported only when a network is made, so that
+the command line is checked first.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from train.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """A network without options, such as ``resnet18``: ``name`` is torchvision's."""
+    name: str  # the kind, or a network of torchvision without options
 
-    name: str
+    @property
+    def network(self) -> str:
+        """The kind and the network, for messages."""
+        return self.name
 
 
 @dataclass(kw_only=True)
@@ -28,23 +37,189 @@ class ResNet50Config(ResNet8Config):
     stride_in_1x1: bool
 
 
-def config_class(name: str) -> type[ModelConfig]:
-    return {"resnet8": ResNet8Config, "resnet50": ResNet50Config}.get(name, ModelConfig)
+@dataclass(kw_only=True)
+class LibraryConfig(ModelConfig):
+    arch: str  # the library's name of the network
+    options: dict[str, Any] | None  # further arguments of its constructor
+
+    @property
+    def network(self) -> str:
+        return f"{self.name} {self.arch}"
 
 
-def make_model(config: ModelConfig, classes: int) -> nn.Module:
-    """The network that ``config`` describes, for float images N,3,H,W; weights come from torch's generator."""
-    # imported here: torch takes seconds, and a command line is checked before
-    from train import resnet
+def make_resnet8(config: ResNet8Config, classes: int) -> nn.Module:
+    # imported here: torch takes seconds
+    from train.resnet import cifar_resnet
 
-    options = asdict(config)
-    name = options.pop("name")
-    if name == "resnet8":
-        return resnet.resnet8(classes, **options)
-    if name == "resnet50":
-        return resnet.resnet50(classes, **options)
+    return cifar_resnet(int(config.name.removeprefix("resnet")), classes, config.zero_gamma)
+
+
+def make_resnet50(config: ResNet50Config, classes: int) -> nn.Module:
+    from train.resnet import resnet50
+
+    return resnet50(classes, config.zero_gamma, config.stride_in_1x1)
+
+
+def make_torchvision(config: LibraryConfig, classes: int) -> nn.Module:
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        raise UserError(f"model.name={name} is not a classification network of torchvision.models")
-    return models.get_model(name, num_classes=classes)
+    _check_arch(config, models.list_models(module=models))
+    return models.get_model(config.arch, num_classes=classes, **config.options or {})
+
+
+def make_timm(config: LibraryConfig, classes: int) -> nn.Module:
+    timm = _timm()
+    if not timm.is_model(config.arch):
+        _check_arch(config, timm.list_models())
+    return timm.create_model(config.arch, num_classes=classes, **config.options or {})
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("model=timm needs timm: pip install timm, or choose model=torchvision") from error
+    return timm
+
+
+def _check_arch(config: LibraryConfig, known: list[str]) -> None:
+    if config.arch not in known:
+        near = difflib.get_close_matches(config.arch, known, n=5, cutoff=0.5)
+        fix = f"did you mean {', '.join(near)}?" if near else f"such as {', '.join(known[:: len(known) // 5][:5])}"
+        raise UserError(f"model.arch={config.arch} is not a classification network of {config.name}: {fix}")
+
+
+def no_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
+    raise UserError(f"init={init}: there are no published weights of {config.network}: give a file by init=FILE")
+
+
+def resnet50_weights(config: ResNet50Config, init: str) -> dict[str, Tensor]:
+    if config.stride_in_1x1:
+        raise UserError(f"init={init} has the stride in the 3x3 convolutions: give model.stride_in_1x1=false")
+    return torchvision_weights(LibraryConfig(name="torchvision", arch=config.name, options=None), init)
+
+
+def torchvision_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    _check_arch(config, models.list_models(module=models))
+    published = models.get_model_weights(config.arch)
+    names = published.__members__  # type: ignore[attr-defined]
+    if init not in names:
+        raise UserError(f"init={init}: {config.network} has init={'|'.join(names) or 'FILE'}")
+    weights = names[init]
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"init={init} cannot be downloaded from {weights.url} ({error}): download it elsewhere, and give init=FILE"
+        ) from error
+
+
+def timm_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
+    if init != "DEFAULT":
+        raise UserError(f"init={init}: with model=timm the weights are part of model.arch=NAME.TAG, with init=DEFAULT")
+    timm = _timm()
+    if not timm.is_model(config.arch):
+        _check_arch(config, timm.list_models())
+    source = timm.get_pretrained_cfg(config.arch)
+    if source is None or not source.has_weights:
+        return no_weights(config, init)
+    try:
+        return timm.create_model(config.arch, pretrained=True, **config.options or {}).state_dict()
+    except Exception as error:
+        # the hub raises whatever its client and its transport raise
+        place = f"https://huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"init={init} cannot be downloaded from {place} ({why[:120]}): download it elsewhere, and give init=FILE, "
+            "as torch.save(model.state_dict(), FILE) writes it"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Networks of one kind: their configuration, how one is made for so many classes, and its published weights."""
+
+    config: type[ModelConfig]
+    make: Callable[[Any, int], nn.Module]
+    weights: Callable[[Any, str], dict[str, Tensor]] = no_weights
+
+
+KINDS = {
+    "resnet8": Kind(ResNet8Config, make_resnet8),
+    "resnet20": Kind(ResNet8Config, make_resnet8),
+    "resnet50": Kind(ResNet50Config, make_resnet50, resnet50_weights),
+    "torchvision": Kind(LibraryConfig, make_torchvision, torchvision_weights),
+    "timm": Kind(LibraryConfig, make_timm, timm_weights),
+}
+
+
+def config_class(name: str) -> type[ModelConfig]:
+    return KINDS[name].config if name in KINDS else ModelConfig
+
+
+def _of_a_kind(config: ModelConfig) -> ModelConfig:
+    """``config``; a plain ``model.name=resnet18`` is torchvision's, as before there was ``model.arch``."""
+    known = config.name in KINDS
+    return config if known else LibraryConfig(name="torchvision", arch=config.name, options=None)
+
+
+def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = ()) -> nn.Module:
+    """The network that ``config`` describes, for float images N,3,H,W; weights come from torch's generator.
+
+    Raises UserError for an unknown name, and for a network of a library that cannot be trained on images of ``sizes``.
+    """
+    config = _of_a_kind(config)
+    make = KINDS[config.name].make
+    if not isinstance(config, LibraryConfig):
+        return make(config, classes)
+    try:
+        model = make(config, classes)
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+        given = f" with model.options={config.options}" if config.options else ""
+        raise UserError(f"{config.network} cannot be made{given}: {' '.join(str(error).split())[:160]}") from error
+    for size in sorted(set(sizes)):
+        _try(model, config, classes, size)
+    return model
+
+
+def published_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
+    """The weights that a library publishes as ``init``, such as ``DEFAULT`` or ``IMAGENET1K_V2``, by name.
+
+    Raises UserError when there are none, or when they cannot be downloaded.
+    """
+    config = _of_a_kind(config)
+    return KINDS[config.name].weights(config, init)
+
+
+def _try(model: nn.Module, config: LibraryConfig, classes: int, size: int) -> None:
+    """Take a training step of ``model`` without numbers; UserError when it is not one of logits N,classes."""
+    import logging
+
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # torch would print a traceback of its own
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        parameters = {name: torch.empty_like(p).requires_grad_() for name, p in model.named_parameters()}
+        buffers = {name: torch.empty_like(b) for name, b in model.named_buffers()}
+        try:
+            logits = torch.func.functional_call(model.train(), (parameters, buffers), torch.empty(2, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{config.network} cannot be trained on images of {size} pixels "
+                f"({' '.join(str(error).split())[:160]}): give another data.size, or model.options="
+                f"{{image_size:{size}}} (timm: img_size) where it has that"
+            ) from error
+        if not isinstance(logits, torch.Tensor):
+            raise UserError(
+                f"{config.network} has auxiliary outputs in training, which have no loss here: choose another "
+                "model.arch, or leave them out by model.options={aux_logits:false} where it has that"
+            )
+        if logits.shape != (2, classes):
+            raise UserError(f"{config.network} gives {tuple(logits.shape)}, not logits of {classes} classes")
+        logits.sum().backward()
+        if unused := [name for name, p in parameters.items() if p.grad is None]:
+            raise UserError(f"{config.network} does not train {', '.join(unused[:3])}: choose another model.arch")

@@ -88,7 +88,7 @@ def make_sgd(model: nn.Module, config: SGDConfig) -> Optimizer:
 
     from lars import split_parameters
 
-    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
     if config.exclude_norm_and_bias:
         groups = split_parameters(model, config.weight_decay)
     return SGD(
@@ -143,5 +143,5 @@ def config_class(name: str) -> type[OptimizerConfig]:
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer that ``config`` describes, over all parameters of ``model``."""
+    """The optimizer that ``config`` describes, over all parameters of ``model`` that are not frozen."""
     return KINDS[config.name].make(model, config)

@@ -1,4 +1,4 @@
-"""The small CIFAR ResNet for images of 32 pixels, and torchvision's ResNet-50 with the options of the recipes."""
+"""The small CIFAR ResNets for images of 32 pixels, and torchvision's ResNet-50 with the options of the recipes."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,19 +23,22 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.downsample(x), inplace=True)
 
 
-def resnet8(num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
-    """The CIFAR ResNet of 6n+2 layers with n=1, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
+def cifar_resnet(depth: int, num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
+    """The CIFAR ResNet of ``depth`` 6n+2, for float images ``N,3,H,W`` (He et al. 2015, section 4.2).
 
-    It has 81,552 parameters at 64 classes. Where the stride changes, the shortcut has a projection. Convolutions are
-    initialised as in torchvision's ResNets (He, by fan-out). With ``zero_gamma`` the last BatchNorm of each block
-    starts with weight 0, so that the block starts as its shortcut (Goyal et al. 2017, section 5.1).
+    Where the stride changes, the shortcut has a projection; theirs has zeros. Convolutions are initialised as in
+    torchvision's ResNets (He, by fan-out). With ``zero_gamma`` the last BatchNorm of each block starts with weight 0,
+    so that the block starts as its shortcut (Goyal et al. 2017, section 5.1).
     """
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False))
     net.add_module("bn1", nn.BatchNorm2d(16))
     net.add_module("relu", nn.ReLU(inplace=True))
-    for i, (channels_in, channels_out, stride) in enumerate([(16, 16, 1), (16, 32, 2), (32, 64, 2)], start=1):
-        net.add_module(f"block{i}", _Block(channels_in, channels_out, stride))
+    channels_in, blocks = 16, (depth - 2) // 6
+    for i in range(3 * blocks):
+        channels, stride = 16 * 2 ** (i // blocks), 2 if i and i % blocks == 0 else 1
+        net.add_module(f"block{i + 1}", _Block(channels_in, channels, stride))
+        channels_in = channels
     net.add_module("pool", nn.AdaptiveAvgPool2d(1))
     net.add_module("flatten", nn.Flatten())
     net.add_module("fc", nn.Linear(64, num_classes))
@@ -45,6 +48,11 @@ def resnet8(num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
         if isinstance(module, _Block) and zero_gamma:
             nn.init.zeros_(module.bn2.weight)
     return net
+
+
+def resnet8(num_classes: int, zero_gamma: bool = False) -> nn.Sequential:
+    """``cifar_resnet`` of depth 8: 81,552 parameters at 64 classes."""
+    return cifar_resnet(8, num_classes, zero_gamma)
 
 
 def resnet50(num_classes: int, zero_gamma: bool = False, stride_in_1x1: bool = False) -> nn.Module:

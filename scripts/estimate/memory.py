@@ -92,10 +92,12 @@ def footprint(
     ``fake=False`` the same steps are really taken, on the CPU.
     """
     world, micro_batches, precision = World(), min(accumulation, 2), Precision(CPU, dtype)
-    with FakeTensorMode() if fake else nullcontext(), LiveBytes() as live:
-        net = network()
+    # made for real: some networks look at numbers of theirs when they are made
+    net = network()
+    with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext(), LiveBytes() as live:
+        net.to_empty(device=CPU)
         statistics = sum(b.nbytes for b in net.buffers() if b.is_floating_point())
-        gradients = sum(p.nbytes for p in net.parameters())
+        gradients = sum(p.nbytes for p in net.parameters() if p.requires_grad)
         weights = live.now
         step = Step(
             model=net,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import nn
 
 from scripts.estimate.cost import Cost, cost_of, speed_of
 from scripts.estimate.machine import MachineConfig, ends
@@ -22,6 +23,7 @@ from train.errors import UserError
 from train.model import make_model
 from train.plan import Plan, make_plan
 from train.schedule import make_schedule
+from train.weights import train_only
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 
@@ -70,13 +72,20 @@ def planned_precision(config: Config) -> str:
 def footprint_of(config: Config, classes: int, accumulation: int) -> Footprint:
     """Memory of one process in a step, and the operations for an image."""
     return footprint(
-        partial(make_model, config.model, classes),
+        partial(_network, config, classes),
         config.data.size,
         config.optimizer,
         micro=config.batch.micro,
         accumulation=accumulation,
         dtype=DTYPES.get(planned_precision(config), torch.float32),
     )
+
+
+def _network(config: Config, classes: int) -> nn.Module:
+    model = make_model(config.model, classes, config.data.sizes(config.epochs))
+    if config.train_only:
+        train_only(model, config.train_only)
+    return model
 
 
 def process_counts(config: Config, machine: MachineConfig) -> list[int]:

@@ -18,7 +18,7 @@ GROUPS = ("batch", "data", "model", "optimizer", "recipe")
 NAME = re.compile(r"(?!(true|false|null|nan|inf)$)(\d+k|[a-z]\w*)", re.IGNORECASE)
 
 # keys whose value is taken literally
-TEXTS = ("data.root", "evaluate", "name", "runs_dir")
+TEXTS = ("data.root", "evaluate", "init", "name", "runs_dir")
 
 
 def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:

@@ -46,6 +46,8 @@ class Config:
     data: DataConfig
     batch: BatchConfig
     model: ModelConfig
+    init: str | None
+    train_only: str | None
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     label_smoothing: float = key(least=0, below=1)

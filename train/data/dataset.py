@@ -54,6 +54,10 @@ class DataConfig:
     mean: list[float]
     std: list[float]
 
+    def sizes(self, epochs: int) -> set[int]:
+        """Pixels of the images that a network sees in so many ``epochs``."""
+        return {self.progressive.size(self.size, epoch) for epoch in range(epochs)} | {self.size}
+
     def expected_train_images(self) -> int | None:
         """The number of training images, where it is known before the data are opened."""
         return None

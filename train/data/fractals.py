@@ -6,7 +6,6 @@ three splits: the network trains on ``train``, settings are chosen on ``val``, a
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class Config(DataConfig):
 
 
 def open_data(config: Config) -> Data:
-    from train.data.memory import MemoryLoader, in_order
+    from train.data.memory import MemoryLoader, fingerprint, in_order
 
     root = provide(config)
     train, selection = (read(root / split, config.size) for split in ("train", "val"))
@@ -115,14 +114,6 @@ def read(split: Path, size: int) -> Split:
             raise UserError(f"{path} is {width}x{height}, not data.size={size}: give that size, or another data.root")
         images[i] = pixels
     return images, np.array([label for _, label in files], dtype=np.int64)
-
-
-def fingerprint(*splits: Split) -> str:
-    """sha256 of the pixels of all ``splits``."""
-    digest = hashlib.sha256()
-    for pixels, _ in splits:
-        digest.update(pixels.tobytes())
-    return digest.hexdigest()
 
 
 def _make(root: Path, config: Config) -> None:

@@ -1,5 +1,7 @@
 """The kinds of data, found by name: ``data=NAME`` is ``configs/data/NAME.yaml`` and ``train/data/NAME.py``.
 
+A number at the end of the name is not part of the module's: ``cifar10`` and ``cifar100`` are one module.
+
 That module has ``Config``, a ``DataConfig`` with the keys of the YAML file, and ``open_data(config)``, which returns a
 ``Data`` and raises UserError when the images cannot be used. It imports torch only when the data are opened.
 """
@@ -22,10 +24,11 @@ def open_data(config: DataConfig) -> Data:
 
 
 def _module(name: str) -> ModuleType:
-    path = f"train.data.{name}"
-    if not name.isidentifier() or importlib.util.find_spec(path) is None:
-        raise UserError(f"data.name={name} is not a kind of data: there is no train/data/{name}.py")
+    module_name = name.rstrip("0123456789")
+    path = f"train.data.{module_name}"
+    if not module_name.isidentifier() or importlib.util.find_spec(path) is None:
+        raise UserError(f"data.name={name} is not a kind of data: there is no train/data/{module_name}.py")
     module = importlib.import_module(path)
     if not hasattr(module, "Config"):
-        raise UserError(f"data.name={name} is not a kind of data: train/data/{name}.py has no Config")
+        raise UserError(f"data.name={name} is not a kind of data: train/data/{module_name}.py has no Config")
     return module

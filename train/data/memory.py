@@ -1,6 +1,8 @@
 """The loader of small images: decoded once, kept on the device as uint8, shifted by a few pixels in every epoch."""
 
+import hashlib
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,13 +31,25 @@ Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images N,H,W,C and labels
 
 
 class MemoryLoader(Loader):
-    """Batches of ``train`` and ``val``, whose images are of one square size; ``shift`` in pixels, both ways."""
+    """Batches of ``train`` and ``val``, whose images are of one square size; ``shift`` in pixels, both ways.
 
-    def __init__(self, train: Split, val: Split, config: DataConfig, shift: int, place: Place, seed: int) -> None:
+    ``border``: what a shift brings in, as ``numpy.pad`` names it: "edge", or black for "constant".
+    """
+
+    def __init__(
+        self,
+        train: Split,
+        val: Split,
+        config: DataConfig,
+        shift: int,
+        place: Place,
+        seed: int,
+        border: Literal["edge", "constant"] = "edge",
+    ) -> None:
         super().__init__(len(val[1]), place, seed, eval_batch(place.device))
         self._config, self._shift = config, shift
         self._normalise = Normalise(config.mean, config.std, place.device)
-        padded = torch.from_numpy(np.pad(train[0], [(0, 0), (shift, shift), (shift, shift), (0, 0)], mode="edge"))
+        padded = torch.from_numpy(np.pad(train[0], [(0, 0), (shift, shift), (shift, shift), (0, 0)], mode=border))
         padded, self._labels, self._val_images, self._val_labels = (
             tensor.to(place.device) for tensor in (padded, *map(torch.from_numpy, (train[1], *val)))
         )
@@ -63,6 +77,14 @@ class MemoryLoader(Loader):
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)
+
+
+def fingerprint(*splits: Split) -> str:
+    """sha256 of the pixels of all ``splits``."""
+    digest = hashlib.sha256()
+    for pixels, _ in splits:
+        digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 def in_order(split: Split, config: DataConfig, place: Place) -> Iterator[MicroBatch]:

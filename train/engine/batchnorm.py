@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from train.engine.frozen import frozen_modules
 from train.processes.world import World
 
 
@@ -18,17 +19,19 @@ class RunningStatistics:
 
         r = sum_p (1 - m)^(k (P - 1 - p)) r_p      where r_p starts from the old r on rank 0 and from 0 elsewhere
 
-    A rank's term is its ``share``; the step sums them in its one all-reduce. ``model`` is the bare module, not DDP's.
+    A rank's term is its ``share``; the step sums them in its one all-reduce. ``m`` is each layer's own, and a frozen
+    layer keeps its statistics. ``model`` is the bare module, not DDP's.
     """
 
     def __init__(self, model: nn.Module, world: World, micro_batches: int) -> None:
         """``micro_batches`` of a step on this rank."""
         self._world, self.micro_batches = world, micro_batches
-        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        momenta = {m.momentum for m in norms}
-        assert None not in momenta and len(momenta) <= 1, f"one BatchNorm momentum expected, found {momenta}"
-        self._keep = 1.0 - float(momenta.pop() or 0.0) if momenta else 1.0
-        self._statistics: list[Tensor] = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        frozen = set(frozen_modules(model))
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m not in frozen]
+        pairs = [(b, m.momentum) for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        self._statistics: list[Tensor] = [statistic for statistic, _ in pairs]
+        assert all(momentum is not None for _, momentum in pairs), "a cumulative average cannot be combined"
+        self._kept = [1.0 - float(momentum or 0.0) for _, momentum in pairs]  # of a statistic, by one micro-batch
         self._counts: list[Tensor] = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
 
     @contextmanager
@@ -54,7 +57,7 @@ class RunningStatistics:
     def share(self) -> list[Tensor]:
         """This rank's part of the statistics after a step; their sum over all ranks goes to ``combine``."""
         later = self.micro_batches * (self._world.size - 1 - self._world.rank)
-        return list(torch._foreach_mul(self._statistics, self._keep**later)) if self._statistics else []
+        return list(torch._foreach_mul(self._statistics, [k**later for k in self._kept])) if self._statistics else []
 
     def combine(self, sums: list[Tensor]) -> None:
         """Take the sums of all ranks' shares."""

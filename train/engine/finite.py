@@ -15,8 +15,8 @@ class FiniteCheck:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._names = [name for name, _ in model.named_parameters()]
-        self._parameters = list(model.parameters())
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._names, self._parameters = list(trained), list(trained.values())
         self._step = torch.full((), NEVER, dtype=torch.int64, device=device)
         self._layers = torch.zeros(len(self._parameters), dtype=torch.bool, device=device)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch.profiler import record_function
 
 from train.data.loader import MicroBatch
 from train.engine.batchnorm import RunningStatistics
+from train.engine.frozen import frozen_modules
 from train.engine.gradients import GradientStatistic
 from train.engine.noise import NoiseScale
 from train.engine.precision import Precision
@@ -46,6 +48,8 @@ class Step:
         the weights as they are; an optimizer other than LARS makes the host wait for the device to learn of it.
         """
         self.model.train()
+        for module in self._frozen:
+            module.training = False
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.precision.device)
         for statistic in self._of_gradients:
@@ -77,6 +81,10 @@ class Step:
         # in this order: noise is that of gradients which nothing has scaled
         return [statistic for statistic in (self.noise, self.variance_reduction) if statistic]
 
+    @cached_property
+    def _frozen(self) -> list[nn.Module]:
+        return frozen_modules(self.model)
+
     @property
     def loss_scale(self) -> Tensor:
         """What the next step's loss is multiplied by, 0-d, on the device; 1 without fp16."""
@@ -97,7 +105,11 @@ class Step:
         if self.world.size == 1:
             return loss_sum
         # zeros where no noise is measured: another length would have the collective add in another order
-        squares = self.noise.squares if self.noise else loss_sum.new_zeros(len(list(self.model.parameters())))
+        squares = (
+            self.noise.squares
+            if self.noise
+            else loss_sum.new_zeros(sum(p.requires_grad for p in self.model.parameters()))
+        )
         mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.share()]
         loss, ballots, squares, *statistics = self.world.totals(mine)
         self.votes.count(ballots)

@@ -1,0 +1,191 @@
+"""Networks of torchvision and timm: made by name, tried before they train, begun from weights, or trained in part."""
+
+import contextlib
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from scripts.estimate.one_run import footprint_of
+from tests.helpers import SMALL, assert_same_run, build, rows, spawn, tar_of, train_here
+from train import app
+from train.config.compose import compose
+from train.data.kinds import open_data
+from train.engine.loop import seed_dropout
+from train.errors import UserError
+from train.model import make_model, published_weights
+from train.schedule import make_schedule
+from train.weights import initial_weights
+
+# dropout and no BatchNorm, at 32 pixels: 0.7 million parameters
+SQUEEZENET = ["model=torchvision", "model.arch=squeezenet1_1", "data.size=32"]
+FEW = [*SMALL, "data.train_per_class=16", "batch.total=64", "batch.micro=16", "epochs=2", "optimizer.lr=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("resnet18", "null"), ("vit_b_16", "{image_size:64}"), ("convnext_tiny", "null"), ("vgg11_bn", "null"),
+        ("mobilenet_v3_small", "null"), ("regnet_x_400mf", "null"), ("shufflenet_v2_x0_5", "null"),
+    ],
+)  # fmt: skip
+def test_a_network_of_each_family_takes_a_lars_step_with_fake_tensors(arch, options):
+    config = compose("model=torchvision", f"model.arch={arch}", f"model.options={options}", "data.size=64")
+    net = footprint_of(config, 10, 1)
+    assert net.optimizer >= net.gradients > 0 and net.gmacs > 0  # momentum, and what LARS keeps of layers
+
+
+@pytest.mark.parametrize(("arch", "options"), [("vit_tiny_patch16_224", "{img_size:64}"), ("convnext_atto", "null")])
+def test_a_network_of_timm_takes_a_lars_step_with_fake_tensors(arch, options):
+    pytest.importorskip("timm")
+    config = compose("model=timm", f"model.arch={arch}", f"model.options={options}", "data.size=64")
+    assert footprint_of(config, 10, 1).gradients > 0
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "said"),
+    [
+        ("resnet51", 64, "did you mean resnet50"),
+        ("vit_b_16", 64, "cannot be trained on images of 64 pixels"),
+        ("alexnet", 32, "cannot be trained on images of 32 pixels"),
+        ("googlenet", 224, "auxiliary outputs"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_in_one_line(arch, size, said):
+    config = compose("model=torchvision", f"model.arch={arch}", f"data.size={size}")
+    with pytest.raises(UserError, match=said) as refused:
+        make_model(config.model, 10, [size])
+    assert "\n" not in str(refused.value)
+
+
+def test_trying_a_network_leaves_its_weights_and_statistics_as_they_were():
+    torch.manual_seed(0)
+    tried = make_model(compose("model=torchvision", "model.arch=resnet18").model, 4, [64])
+    torch.manual_seed(0)
+    expected = models.resnet18(num_classes=4).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in tried.state_dict().items())
+
+
+def test_a_network_with_dropout_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path):
+    whole = train_here(tmp_path / "whole", *FEW, *SQUEEZENET)
+    for stop in (["max_steps=1"], []):
+        part = train_here(tmp_path / "part", *FEW, *SQUEEZENET, *stop)
+    assert_same_run(whole, part)
+
+
+def _losses(rank: int, size: int, port: int, out: Path) -> None:
+    world, data, plan, model, config = build(rank, size, port, *FEW, *SQUEEZENET, "optimizer.lr=0.01")
+    step, loader = app.connect_step(config, plan, world, model), data.make_loader(world, config.seed)
+    lr, losses = make_schedule(config.schedule, config.optimizer.lr, plan), []
+
+    def seeded(batches, number):
+        for i in range(plan.accumulation):
+            batch = next(batches)
+            seed_dropout(config.seed, number, rank * plan.accumulation + i)
+            yield batch
+
+    batches = loader.training_batches(plan, 0, 0)
+    losses = [step(seeded(batches, number), lr(number)).item() for number in range(plan.steps_per_epoch)]
+    if rank == 0:
+        out.write_text(json.dumps(losses))
+    world.leave()
+
+
+def test_dropout_is_the_same_on_two_processes_as_on_one(tmp_path: Path):
+    _losses(0, 1, 0, tmp_path / "one")
+    spawn(_losses, 2, tmp_path / "two")
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    assert len(one) == 2 and one == pytest.approx(two, rel=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_networks_of_torchvision_begin_from_its_own_file_with_another_head(tmp_path: Path, arch: str, capsys):
+    torch.manual_seed(1)
+    theirs = models.get_model(arch, num_classes=1000)
+    torch.save(theirs.state_dict(), tmp_path / "a=b.pth")
+    given = ["model=torchvision", f"model.arch={arch}", "data.size=32", f"init={tmp_path}/a=b.pth"]
+    run = train_here(tmp_path, *FEW, *given, "max_steps=2", "optimizer.lr=0")
+    assert "drawn anew: classifier" in (said := capsys.readouterr().out) or "drawn anew: fc" in said
+    state = torch.load(next((run / "checkpoints").glob("step-*.pt")))["model"]
+    first = next(name for name, _ in theirs.named_parameters())
+    assert torch.equal(state[first], theirs.state_dict()[first])
+    with pytest.raises(UserError, match="another configuration"):
+        train_here(tmp_path, *FEW, *given[:-1])
+
+
+def test_only_the_named_layer_is_trained_and_statistics_of_the_others_stay(tmp_path: Path):
+    run = train_here(tmp_path, *FEW, "train_only=fc", "ema=0.5")
+    torch.manual_seed(0)
+    drawn = make_model(compose(*FEW).model, 8).state_dict()
+    ended = torch.load(run / "weights.pt")
+    assert {name for name, value in ended.items() if not torch.equal(value, drawn[name])} == {"fc.weight", "fc.bias"}
+    assert len(rows(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["train_only=head"], "train_only=head is no layer of this network: choose one of conv1, bn1"),
+        (["init=DEFAULT"], "there are no published weights of resnet8: give a file by init=FILE"),
+        (["init=/nowhere.pt"], "there is no file /nowhere.pt"),
+    ],
+)
+def test_what_cannot_be_begun_is_said_in_one_line(tmp_path: Path, overrides, said):
+    with pytest.raises(UserError, match=said):
+        train_here(tmp_path, *FEW, *overrides)
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path):
+    torch.save(models.resnet18().state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not fit this network with 8 classes") as refused:
+        train_here(tmp_path, *FEW, f"init={tmp_path}/other.pth")
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_cannot_be_downloaded_are_said_with_their_address(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UserError, match="from https://download.pytorch.org/models/resnet50-.*give init=FILE"):
+        initial_weights("IMAGENET1K_V2", compose("model=resnet50").model)
+    with pytest.raises(UserError, match=r"init=IMAGENET1K_V9: torchvision resnet18 has init=IMAGENET1K_V1\|DEFAULT"):
+        published_weights(compose("model=torchvision", "model.arch=resnet18").model, "IMAGENET1K_V9")
+
+
+def cifar10(folder: Path, cut: int = 0) -> list[bytes]:
+    """An archive in the official format of 50 training and 10 test images; its records."""
+    generator = np.random.default_rng(0)
+    records = [bytes([i % 10]) + generator.integers(0, 256, 3072, dtype=np.uint8).tobytes() for i in range(60)]
+    files = {f"cifar-10-batches-bin/data_batch_{i + 1}.bin": b"".join(records[10 * i : 10 * i + 10]) for i in range(5)}
+    files["cifar-10-batches-bin/test_batch.bin"] = b"".join(records[50:])
+    files["cifar-10-batches-bin/batches.meta.txt"] = b"\n".join(f"class{i}".encode() for i in range(10)) + b"\n"
+    content = gzip.compress(tar_of(files))
+    (folder / "cifar-10-binary.tar.gz").write_bytes(content[: len(content) - cut])
+    return records
+
+
+def test_cifar_is_read_from_its_archive_and_trained_with_the_recipe(tmp_path: Path):
+    records = cifar10(tmp_path)
+    given = ["recipe=he", "data=cifar10", f"data.root={tmp_path}", "batch.total=20", "batch.micro=10", "epochs=1"]
+    config = compose(*given)
+    data = open_data(config.data)
+    assert (data.train_images, data.val_images, data.class_names[3]) == (50, 10, "class3") and "NOT" in data.remark
+    from train.data import cifar
+
+    _, train, test = cifar.read(tmp_path / "cifar-10-binary.tar.gz", cifar.ARCHIVES["cifar10"])
+    assert train[1].tolist() == [i % 10 for i in range(50)] and test[0].shape == (10, 32, 32, 3)
+    assert bytes(train[0][7].transpose(2, 0, 1).tobytes()) == records[7][1:]
+    with contextlib.chdir(tmp_path) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
+        assert len(rows(train_here(tmp_path / "runs", *given, "precision=fp32"))) == 1
+
+
+def test_a_damaged_cifar_archive_is_refused_in_one_line(tmp_path: Path):
+    given = compose("recipe=he", "data=cifar10", f"data.root={tmp_path}").data
+    with pytest.raises(UserError, match="there is no .*cifar-10-binary.tar.gz: download it"):
+        open_data(given)
+    cifar10(tmp_path, cut=100)
+    with pytest.raises(UserError, match="is damaged or cut short"):
+        open_data(given)

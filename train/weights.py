@@ -1,0 +1,79 @@
+"""What a network begins from in place of drawn weights, and which of its layers are trained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from train.errors import UserError
+from train.model import ModelConfig, published_weights
+from train.output import checkpoint
+
+PUBLISHED = re.compile(r"[A-Z][A-Z0-9_]*")  # names such as DEFAULT and IMAGENET1K_V2; anything else is a file
+
+Weights = dict[str, Tensor]
+
+
+def initial_weights(init: str, config: ModelConfig) -> Weights:
+    """The weights that ``init`` names: those of a file, or those that the network's library publishes."""
+    if PUBLISHED.fullmatch(init):
+        return published_weights(config, init)
+    return read(Path(init).expanduser())
+
+
+def read(path: Path) -> Weights:
+    """The weights in a checkpoint of ours, in one with ``state_dict`` as timm writes it, or in a plain file."""
+    state = checkpoint.load(path)
+    weights = next(
+        (state[key] for key in ("average", "model", "state_dict") if isinstance(state.get(key), dict)), state
+    )
+    if not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds no weights: give a state_dict, or a checkpoint with one")
+    return {name.removeprefix("module."): value for name, value in weights.items()}
+
+
+def load(model: nn.Module, weights: Weights, problem: str, classes: int) -> None:
+    """Load ``weights``; raises UserError, a line that begins with ``problem``, when they are another network's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{problem} with {classes} classes ({why[:120]}): give the model= and data= that it was trained with"
+        ) from error
+
+
+def begin_from(model: nn.Module, weights: Weights, classes: int, init: str) -> str:
+    """Load ``weights``, but for a head of another number of classes; the line that says what was loaded.
+
+    Raises UserError when they are another network's.
+    """
+    own = model.state_dict()
+    drawn = [name for name in own if name in weights and _is_other_head(model, name, own[name], weights[name], classes)]
+    load(model, {**weights, **{name: own[name] for name in drawn}}, f"init={init} does not fit this network", classes)
+    if not drawn:
+        return f"begun from {init}"
+    return (
+        f"begun from {init}, but {', '.join(drawn)}: drawn anew, {len(weights[drawn[0]])} classes there, {classes} here"
+    )
+
+
+def _is_other_head(model: nn.Module, name: str, own: Tensor, other: Tensor, classes: int) -> bool:
+    """Whether a tensor belongs to a last layer, and ``other`` only has another number of classes."""
+    layer = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)) or own.shape == other.shape:
+        return False
+    return own.shape[:1] == (classes,) and own.shape[1:] == other.shape[1:]
+
+
+def train_only(model: nn.Module, layer: str) -> None:
+    """Freeze all of ``model`` but ``layer``; raises UserError when it has none of that name."""
+    chosen = [p for name, p in model.named_parameters() if f"{name}.".startswith(f"{layer}.")]
+    if not chosen:
+        names = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
+        raise UserError(f"train_only={layer} is no layer of this network: choose one of {', '.join(names)}, or a part")
+    model.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
