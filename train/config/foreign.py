@@ -18,7 +18,9 @@ ANSWERS = {
         "accumulate_grad_batches grad_accum_steps accumulation_steps accumulation",
     "give data.workers=N": "j num_workers n_workers dataloader_num_workers",
     "give evaluate=FILE": "eval test test_only validate eval_only",
-    "give model=NAME": "arch net network backbone architecture",
+    "give model=NAME, or model=torchvision model.arch=NAME": "arch net network backbone architecture",
+    "give init=FILE, or DEFAULT or another name of the library's weights":
+        "pretrained weights pretrained_weights initial_checkpoint finetune load_from",
     "give data.root=DIR": "dataset data_dir data_path datadir dataset_path train_dir",
     "give epochs=N": "max_epochs num_epochs n_epochs",
     "give optimizer=lars or optimizer=sgd": "opt optim",
