@@ -92,6 +92,10 @@ def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
             "fractals-resnet8-32k-lars-seed0-epochs=3",
         ),
         (["data=imagenet", "data.root=/x", "batch=8k"], "imagenet-resnet50-8k-lars-seed0"),
+        (
+            ["model=torchvision", "model.arch=resnet18"],
+            "fractals-torchvision-32k-lars-seed0-model.arch=resnet18",
+        ),
     ],
 )
 def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, name):

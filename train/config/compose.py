@@ -66,7 +66,7 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
         try:
             default = values(typed(hydra.compose("config", overrides=others)))
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, UserError):
             # without the override there is no configuration: the recipe publishes no value in its place
             default = {}
         if key in chosen and chosen[key] != default.get(key):
