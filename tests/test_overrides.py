@@ -65,7 +65,7 @@ def test_version_is_that_of_the_app(app: App):
 
 def test_help_is_fifteen_lines_with_examples_that_work_and_batches_in_the_order_of_their_size(app: App):
     said = app("--help").stdout
-    assert len(said.splitlines()) <= 15 and "batch=256|4k|8k|16k|20k|32k|40k|48k|56k|64k\n" in said
+    assert len(said.splitlines()) <= 15 and "batch=128|256|512|1k|4k|8k|16k|20k|32k|40k|48k|56k|64k\n" in said
     examples = [line.split("  ")[1].split() for line in said.splitlines() if line.startswith("  python")]
     assert len(examples) == 4
     for python, script, *words in examples:

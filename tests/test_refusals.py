@@ -196,8 +196,8 @@ def test_any_command_line_is_taken_or_told_in_one_line(words, monkeypatch, tmp_p
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["model=50"], "model=50 does not exist: choose model=resnet50|resnet8"),
-        (["data=1"], "data=1 does not exist: choose data=fractals|imagenet"),
+        (["model=50"], "model=50 does not exist: choose model=resnet20|resnet50|resnet8|timm|torchvision"),
+        (["data=1"], "data=1 does not exist: choose data=cifar10|cifar100|fractals|imagenet"),
         (["optimizer=[1,2,3]"], "optimizer=[1,2,3] does not exist: choose optimizer=lars|sgd"),
         (["recipe=true"], "recipe=true does not exist"),
         (["~recipe=-1"], "recipe"),

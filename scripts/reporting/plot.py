@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Okabe and Ito's palette, told apart also by the colour-blind; 20k, 40k and 56k are of Paul Tol's muted one
+# Okabe and Ito's palette, told apart also by the colour-blind; 512, 1k, 20k, 40k and 56k are of Paul Tol's muted one
 COLOURS = {
+    "512": "#44AA99", "1k": "#DDCC77",
     "256": "#000000", "4k": "#56B4E9", "8k": "#0072B2", "16k": "#009E73", "20k": "#999933", "32k": "#D55E00",
     "40k": "#882255", "48k": "#CC79A7", "56k": "#332288", "64k": "#E69F00", "lars": "#0072B2", "sgd": "#D55E00",
 }  # fmt: skip
