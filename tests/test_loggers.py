@@ -82,13 +82,15 @@ class Wandb:
 
 
 class Mlflow:
-    """MLflow with a store of files."""
+    """MLflow with a store in a file of SQLite."""
 
     name = "mlflow"
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("mlflow")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        # where it keeps pictures by default
+        monkeypatch.chdir(folder)
 
     def read(self, run: Path) -> tuple[set[str], Curves]:
         from mlflow import MlflowClient
