@@ -18,6 +18,7 @@ OPTIMIZERS = ("lars", "sgd")
 ROWS = (("256", "sgd"), ("32k", "lars"), ("32k", "sgd"), ("8k", "lars"), ("8k", "sgd"), ("16k", "lars"), ("16k", "sgd"))
 ROW_SEEDS = range(5)
 
+IMAGES = 20480  # of training
 # (b) images a step, and the epochs after which a run that has not reached the target is ended
 TARGET = 75.0  # percent top-1 on selection
 EPOCHS = {64: 60, 256: 60, 1024: 60, 2048: 90, 4096: 150, 8192: 240}
@@ -83,7 +84,7 @@ def steps_to_target(images: int, optimizer: str, lr: float, seed: int) -> Experi
     chosen = (
         f"batch.total={images}", f"optimizer={optimizer}", f"optimizer.lr={lr:g}", f"seed={seed}",
         f"stop_at_top1={TARGET:g}", f"epochs={EPOCHS[images]}", "schedule.warmup_epochs=5", "schedule.power=0",
-        f"ema={1 - images / (AVERAGED * 20480):.10g}", "log.layers_every_epochs=0",
+        f"ema={1 - images / (AVERAGED * IMAGES):.10g}", "log.layers_every_epochs=0",
     )  # fmt: skip
     return Experiment("target", f"{images}-{optimizer}-lr{lr:g}-seed{seed}", chosen)
 

@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def on_fractals_v1(experiment: str) -> list[Record]:
     return sorted(found, key=lambda r: (list(PRESETS).index(r.preset), not r.is_published_row, r.folder.name))
 
 
+@cache
 def on_fractals(group: str) -> dict[str, Record]:
     """The runs of a group of ``scripts/matrix.py`` by their names."""
     return {path.parent.name: read(path.parent) for path in sorted((FRACTALS / group).glob("*/config.yaml"))}

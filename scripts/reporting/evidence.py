@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scripts import matrix
+from scripts.matrix import IMAGES
 from scripts.records import PRESETS, Record, on_fractals
 from scripts.reporting.critical_batch import fit, interval, resample
 from scripts.reporting.inference import difference, mean_interval
@@ -20,7 +21,6 @@ from train.data.dataset import ILSVRC_2012
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-IMAGES = 20480
 DIVISOR = 8  # of the presets' batches on fractals
 LINES = {"lars": "-", "sgd": "--"}
 ERRORS = (15, 20, 25, 30, 40, 50, 70, 100)  # ticks, percent

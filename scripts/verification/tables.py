@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from scipy import optimize, special
@@ -210,7 +211,7 @@ def badness(folder: Path) -> tuple[float, float]:
 
 
 def best_seeds(images: str, optimizer: str) -> list[Path]:
-    """Every run that reached the target at the best lr; none before three were tried and two seeds ran there."""
+    """Every run that reached the target at the best lr that was tried."""
     found = tried(images, optimizer)
     if not found:
         return []
@@ -327,6 +328,7 @@ def systems() -> list[dict[str, str]]:
         ]
 
 
+@cache
 def fewest_of_each() -> list[tuple[float, float]]:
     found: dict[float, float] = {}
     for r in systems():
