@@ -208,6 +208,7 @@ def test_any_command_line_is_taken_or_told_in_one_line(words, monkeypatch, tmp_p
         (["hydra.verbose=[1,2]"], "hydra.verbose=[1,2]"),
         (["-m", "--cfg", "job"], "give one of -r, -m, --cfg, --info and -sc"),
         (["--cfg", "job", "--package", "x"], "--package x"),
+        (["--cfg", "all", "--package", "x"], "--package shows a part of what --cfg job shows"),
         (["nproc=3", "--cfg", "job"], "which 3 processes cannot share equally"),
         (["precision=fp8", "--cfg", "job"], "precision=fp8 is not one of"),
         (["data={a:1}"], "there is no key 'data.a'"),

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 DEVICE = torch.device(accelerator() or "cpu")
 PRECISION = native_precision(DEVICE)  # bf16 unless the device must emulate it
 # training images: the difference of two runs is free of start and end; a GPU needs more for as long a run
-FEW, MANY = (256, 1280) if DEVICE.type == "cpu" else (4096, 36_864)
+FEW, MANY = (128, 768) if DEVICE.type == "cpu" else (4096, 36_864)
 DIFFERENT = 1280  # files; the others are links to them
 BATCH, SIZE = 32 if DEVICE.type == "cpu" else 64, 224
 BARE = "a bare step"
@@ -50,7 +50,7 @@ def measure(rounds: int) -> None:
     memory: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in (FEW, MANY):
-            make_files(Path(folder) / str(count), count, DIFFERENT)
+            make_files(Path(folder) / str(count), count, different=DIFFERENT)
         for number in tqdm(range(rounds), desc="rounds"):
             # none is always the first
             for name, processes in runs[number % len(runs) :] + runs[: number % len(runs)]:

@@ -47,6 +47,8 @@ def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:
         )
     if flags.resolve and not flags.cfg and not flags.help:
         raise UserError("--resolve only affects --cfg job: give both, or neither")
+    if flags.package and flags.cfg != "job":
+        raise UserError("--package shows a part of what --cfg job shows: give both, or neither")
     if sum(map(bool, (flags.run, flags.multirun, flags.cfg, flags.info, flags.shell_completion))) > 1:
         raise UserError("give one of -r, -m, --cfg, --info and -sc alone")
     if flags.experimental_rerun is not None:
