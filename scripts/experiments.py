@@ -1,17 +1,20 @@
 """Run the experiments on fractals that the report shows; finished ones are not run again.
 
-Usage: python scripts/experiments.py [rows] [target] [tuned] [fresh] [longer]    (all, in this order, by default)
+Usage: python scripts/experiments.py [GROUP] ...                                 (all, in this order, by default)
        python scripts/experiments.py rows/32k-lars target/64     only those runs whose names begin so
 
 ``rows``    each preset as published and with the other optimizer, 90 epochs, five seeds;
 ``target``  steps to 75 % top-1 at six batches, both optimizers, lr searched at each, three seeds at the best;
 ``tuned``   SGD, Nesterov SGD and LARS at the largest preset, six trials of lr and warm-up each;
 ``fresh``   the best of each, LARC, and LARS on weights alone, five fresh seeds;
-``longer``  the best SGD and LARS for twice as many epochs, three seeds.
+``longer``  the best SGD and LARS for twice as many epochs, three seeds;
+``noise``   runs of ``target`` at the best lr with ``noise_scale=true``, two batches, both optimizers, three seeds;
+``growth``  a batch that grows from 1,024 to 4,096 images, and 4,096 throughout, five seeds;
+``variance``  VR-LARS and LARS at the two largest presets, three trials of lr, five fresh seeds at the best.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<group>/<run>``. Later runs depend on what
 earlier ones found. Stopped with Ctrl-C and started again, it resumes. The output of a run goes to
-``runs/experiments/<run>.out`` of the checkout that trains. All of them take some ten hours on two cores, a run on each.
+``runs/experiments/<run>.out`` of the checkout that trains. All of them take some fifteen hours on two cores.
 """
 
 import argparse

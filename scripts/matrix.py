@@ -37,6 +37,17 @@ FRESH_SEEDS = range(5, 10)
 LONGER_SEEDS = range(5, 8)
 LONGER_EPOCHS = 180
 
+# How large may my batch be? Batches at which the noise scale is held against the fitted critical batch
+NOISE_IMAGES = (1024, 4096)
+NOISE_SEEDS = range(3)
+# a batch that grows against the same lr at either of its two batches throughout; the smaller one is (a)'s 8k
+GROWTH = {"growing": "batch.grow=[[0,1024],[15,4096]]", "4096": "batch.total=4096"}
+GROWTH_SEEDS = range(5)
+# VR-LARS against LARS at the two largest batches
+VARIANCE = {"vr": "optimizer.variance_reduction=true", "lars": "optimizer.variance_reduction=false"}
+VARIANCE_PRESETS, VARIANCE_LRS = ("32k", "64k"), (16, 32, 64)
+VARIANCE_SEEDS, VARIANCE_TRIAL_SEED = range(5), 100
+
 FURTHEST = 3  # half-decades from the middle, at which a search ends even if its best is at the edge
 
 
@@ -139,8 +150,11 @@ def target() -> Iterator[Experiment]:
             tried, best = target_search(images, optimizer)
             yield from tried
             if best:
-                lr = float(best.name.partition("-lr")[2].partition("-")[0])
-                yield from (steps_to_target(images, optimizer, lr, seed) for seed in TARGET_SEEDS)
+                yield from (steps_to_target(images, optimizer, lr_of(best), seed) for seed in TARGET_SEEDS)
+
+
+def lr_of(run: Experiment) -> float:
+    return float(run.name.partition("-lr")[2].partition("-")[0])
 
 
 def tuned(kind: str) -> list[Experiment]:
@@ -195,4 +209,42 @@ def longer() -> Iterator[Experiment]:
             yield again("longer", name, best, seed, f"epochs={LONGER_EPOCHS}")
 
 
-GROUPS = {"rows": rows, "target": target, "tuned": baseline, "fresh": fresh, "longer": longer}
+def noise() -> Iterator[Experiment]:
+    """Runs of (b) at the best lr, with their noise scale measured."""
+    for images in NOISE_IMAGES:
+        for optimizer in OPTIMIZERS:
+            if best := target_search(images, optimizer)[1]:
+                for seed in NOISE_SEEDS:
+                    of = steps_to_target(images, optimizer, lr_of(best), seed)
+                    yield Experiment("noise", of.name, (*of.overrides, "noise_scale=true"))
+
+
+def growth() -> Iterator[Experiment]:
+    """A batch that grows, and its last one throughout, with the lr and the schedule of (a)'s 8k."""
+    for seed in GROWTH_SEEDS:
+        for name, override in GROWTH.items():
+            yield Experiment("growth", f"{name}-seed{seed}", ("batch=8k", override, f"seed={seed}"))
+
+
+def variance_trials(preset: str, kind: str) -> list[Experiment]:
+    chosen = ("recipe=vr", f"batch={preset}", VARIANCE[kind])
+    return [
+        Experiment("variance", f"{preset}-{kind}-lr{lr}-trial",
+                   (*chosen, f"optimizer.lr={lr}", f"seed={VARIANCE_TRIAL_SEED}"))
+        for lr in VARIANCE_LRS
+    ]  # fmt: skip
+
+
+def variance() -> Iterator[Experiment]:
+    """VR-LARS and LARS, the same trials of lr for both, and five fresh seeds of each at its best."""
+    for preset in VARIANCE_PRESETS:
+        for kind in VARIANCE:
+            trials = variance_trials(preset, kind)
+            yield from trials
+            if all(trial.is_done for trial in trials):
+                best = min(trials, key=error)
+                yield from (again("variance", f"{preset}-{kind}", best, seed) for seed in VARIANCE_SEEDS)
+
+
+GROUPS = {"rows": rows, "target": target, "tuned": baseline, "fresh": fresh, "longer": longer,
+          "noise": noise, "growth": growth, "variance": variance}  # fmt: skip

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import hydra
 
-from train.config.compose import CONFIGS, compose, default_name
+from train.config.compose import compose, default_name
+from train.config.groups import CONFIGS
 from train.config.overrides import parse
 from train.config.refusals import MISTAKES, refuse
 from train.errors import UserError, print_error

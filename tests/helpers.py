@@ -20,7 +20,8 @@ from torch import nn
 from lars.tests.reference import free_port as free_port
 from lars.tests.reference import spawn as spawn
 from train import app
-from train.config.compose import CONFIGS, compose, default_name
+from train.config.compose import compose, default_name
+from train.config.groups import CONFIGS
 from train.config.overrides import parse
 from train.config.schema import Config
 from train.data import fractals

@@ -3,9 +3,11 @@
 from dataclasses import asdict
 
 import pytest
+from omegaconf.errors import OmegaConfBaseException
 
 from tests.helpers import name_of, plan_for
 from train.config.compose import compose
+from train.errors import UserError
 
 PRESETS = ("256", "8k", "16k", "32k")
 
@@ -30,6 +32,37 @@ def test_preset_on_imagenet_is_the_published_row(preset, optimizer, total, lr, w
     )
     assert (c.optimizer.momentum, c.optimizer.weight_decay, c.model.name) == (0.9, 1e-4, "resnet50")
     assert c.batch.micro == (32 if preset == "256" else 64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lr"),
+    [
+        (["batch.total=512"], 12.8 / 4),  # as far from 8k as from 256, whose lr is 8k's by the same rule
+        (["batch.total=4096"], 12.8 / 2**0.5),
+        (["batch.total=65536"], 29 * 2**0.5),
+        (["batch=8k", "batch.total=16384"], 25.0),
+        (["recipe=nus", "batch.total=2048"], 8.0),  # its own rule: 4 sqrt(batch / 512)
+        (["recipe=paper", "batch.total=128", "batch.micro=32"], 4 / 2**0.5),
+        (["recipe=mlperf", "batch.total=40960", "batch.micro=128"], 19.4 * (40960 / 40448) ** 0.5),
+        (["optimizer=sgd", "batch.total=512"], 0.4),
+        (["recipe=goyal", "batch=256", "batch.total=512"], 0.2),
+    ],
+)
+def test_lr_of_a_batch_that_is_no_preset_is_scaled_from_the_nearest_row(overrides, lr):
+    assert compose("data=imagenet", *overrides).optimizer.lr == pytest.approx(lr, abs=0.005)
+
+
+@pytest.mark.parametrize("overrides", [["data=imagenet", "optimizer.lr=29"], ["data=fractals"], ["data=cifar10"]])
+def test_a_given_lr_stays_and_so_does_that_of_a_batch_on_divided_data(overrides):
+    scaled = overrides == ["data=cifar10"]
+    lr = compose(*overrides, "batch.total=512").optimizer.lr
+    assert lr == pytest.approx(12.8 / 4 if scaled else 29, abs=0.005)
+
+
+@pytest.mark.parametrize("total", ["x", "0", "-4", "1.5", "null", "[1]"])
+def test_a_batch_that_is_no_number_of_images_is_refused_by_its_own_key(total):
+    with pytest.raises((UserError, OmegaConfBaseException), match=r"batch\.total"):
+        compose("data=imagenet", f"batch.total={total}")
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,34 @@ def test_every_point_of_steps_to_target_differs_in_batch_optimizer_and_lr_alone(
         # the average reaches back over as many images at each batch
         assert {round(p.batch.total / (1 - p.ema)) for p in points} == {2 * 20480}
         assert all(p.batch.micro == 32 and p.schedule.power == 0 for p in points)
+
+
+def test_the_noise_scale_is_measured_on_the_best_runs_to_the_target_and_changes_nothing_else(records):
+    assert not list(matrix.noise()), "nothing is measured before lr is chosen"
+    for images in matrix.NOISE_IMAGES:
+        for optimizer in matrix.OPTIMIZERS:
+            for k, steps in zip((-1, 0, 1), (90, 50, 80), strict=True):
+                lr = matrix.rate(matrix.middle_lr(images, optimizer), k)
+                end(matrix.steps_to_target(images, optimizer, lr, 0), reached_top1=75.0, steps=steps, best_top1=75.1)
+    measured, to_target = list(matrix.noise()), {run.name: run for run in matrix.target()}
+    assert len(measured) == 2 * 2 * 3
+    for run in measured:
+        assert replace(compose(*run.overrides), noise_scale=False) == compose(*to_target[run.name].overrides)
+
+
+def test_a_growing_batch_is_compared_at_the_lr_and_schedule_of_its_first(records):
+    configs = [compose(*run.overrides) for run in matrix.growth()]
+    small = compose("batch=8k", "optimizer=lars")
+    assert len(configs) == 10 and {tuple(c.batch.totals) for c in configs} == {(1024, 4096), (4096,)}
+    assert all((c.optimizer, c.schedule, c.epochs) == (small.optimizer, small.schedule, small.epochs) for c in configs)
+
+
+def test_vr_lars_and_lars_have_the_same_trials_and_five_seeds_that_chose_nothing(records):
+    trials = list(matrix.variance())
+    assert len(trials) == 2 * 2 * 3
+    for top1, trial in enumerate(trials):
+        end(trial, last_top1=float(top1))
+    fresh = [run for run in matrix.variance() if run not in trials]
+    configs = [compose(*run.overrides) for run in fresh]
+    assert {c.seed for c in configs} == set(range(5)) and {c.optimizer.lr for c in configs} == {64}
+    assert [sum(c.optimizer.variance_reduction for c in configs), len(configs)] == [10, 20]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,10 @@ from tests.helpers import (
     shards,
     tar_of,
 )
+from train.config.compose import compose
 from train.data.cache import made_once
 from train.data.index import FOLDER
+from train.data.kinds import open_data
 from train.data.layouts import archives, folders, layout
 from train.data.sources import open_sources
 from train.errors import UserError
@@ -235,9 +238,9 @@ def one_class_less(root: Path) -> None:
         (shards, lambda r: cut(r / "imagenet1k-train-0001.tar", 0.7), "imagenet1k-train-0001.tar is .*cut short"),
         (shards, lambda r: unlabelled(r / "imagenet1k-train-0001.tar"), "no label .* for a: is it a WebDataset shard"),
         (shards, lambda r: [p.unlink() for p in r.glob("*validation*")], "none whose name says val"),
-        (shards, one_class_less, "train has 1 classes and val 3; in only one of them: 00001, 00002"),
+        (shards, one_class_less, "train has 1 classes and val 3, only val has 00001, 00002: complete"),
         (parquet, lambda r: cut(r / "data/train-00000-of-00002.parquet", 0.5), "cannot read .*train-00000.*download"),
-        (image_folder, lambda r: shutil.rmtree(r / "val" / WNIDS[1]), "in only one of them: n00000042"),
+        (image_folder, lambda r: shutil.rmtree(r / "val" / WNIDS[1]), "only train has n00000042: complete"),
     ],
 )  # fmt: skip
 def test_a_data_set_that_is_not_whole_is_told_in_one_line(tmp_path: Path, make, harm, said):
@@ -288,8 +291,13 @@ def folder(root: Path, tree: dict[str, list[str]]) -> Path:
         ({}, "holds nothing: expected train/<class>"),
         ({"train/a": ["1.jpg"]}, "no folder val"),
         ({"train": [], "val": []}, "no class folders"),
-        ({"train/a": ["1.jpg"], "val/b": ["1.jpg"]}, "in only one of them: a, b"),
+        (
+            {"train/a": ["1.jpg"], "val/b": ["1.jpg"]},
+            "only train has a and only val has b: complete them, or give data.classes_from=FILE",
+        ),
         ({"train/a": [], "val/a": ["1.jpg"]}, "no image files"),
+        ({"val/a": ["1.jpg"]}, "no folder train"),
+        ({"imagenette2-160/train/a": ["1.jpg"]}, "give data.root=.*/root/imagenette2-160"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_on_is_named(tmp_path, tree, said):
@@ -298,3 +306,76 @@ def test_a_folder_that_cannot_be_trained_on_is_named(tmp_path, tree, said):
     with pytest.raises(UserError, match=said) as caught:
         open_sources(root)
     assert str(root) in str(caught.value)
+
+
+def test_compressed_archives_are_answered_with_the_command_that_unpacks_them(tmp_path):
+    (tmp_path / "imagenette2-160.tgz").touch()
+    for root in (tmp_path, tmp_path / "imagenette2-160.tgz"):
+        with pytest.raises(
+            UserError, match=f"unpack it .cd {tmp_path} && tar xzf imagenette2-160.tgz., and give"
+        ) as caught:
+            open_sources(root)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [image_folder, shards], ids=["folders", "shards"])
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_validation_images_are_found_under_each_of_their_names(tmp_path, make, name):
+    make(tmp_path)
+    for path in [tmp_path / "val", *tmp_path.glob("*validation*")]:
+        if path.exists():
+            path.rename(tmp_path / re.sub("val(idation)?", name, path.name))
+    assert everything(open_sources(tmp_path)[1]) == expected("val")
+    remark = open_data(compose("batch.total=12", "batch.micro=6", f"data.root={tmp_path}").data).remark
+    assert ("test stands in for it" in remark) == (name == "test"), remark
+
+
+def test_a_folder_called_test_is_left_alone_where_there_are_validation_images(tmp_path):
+    image_folder(tmp_path)
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    train, val = open_sources(tmp_path)
+    assert everything(val) == expected("val") and val.index.val_split == "val"
+
+
+def test_a_list_of_classes_leaves_the_images_of_the_others_out(root: Path, tmp_path: Path):
+    whole = open_sources(root)
+    names = whole[0].classes
+    listed = tmp_path / "classes.txt"
+    # out of order, with a description, as the lists of ImageNet-100 have them
+    listed.write_text(f"{names[2].split()[0]} a description\n\n{names[0]}\n")
+    chosen = open_sources(root, listed)
+    for split, some in zip(whole, chosen, strict=True):
+        assert everything(some) == [({0: 0, 2: 1}[label], data) for label, data in everything(split) if label != 1]
+        assert some.classes == [names[0], names[2]]
+    # neither index replaces the other
+    assert [s.index.fingerprint for s in open_sources(root)] == [s.index.fingerprint for s in whole]
+    assert len([path for path in (root / FOLDER).iterdir() if path.is_dir()]) == 2
+
+
+def test_a_list_of_classes_makes_do_with_splits_that_differ(tmp_path):
+    root = folder(tmp_path / "root", {"train/a": ["1.jpg"], "train/b b": ["1.jpg"], "val/b b": ["1.jpg"]})
+    (tmp_path / "list").write_text("b b\n")
+    assert open_sources(root, tmp_path / "list")[0].classes == ["b b"]
+    (tmp_path / "list").write_text("b b\na\n")
+    with pytest.raises(UserError, match="only train has a: complete"):
+        open_sources(root, tmp_path / "list")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read .No such file or directory.: give a file"),
+        (b" \n", "is empty: give"),
+        (b"\xff", "cannot be read .not text."),
+        (b"a\nn1\nn2 x\n", "names n1, n2, and data.root=.* has no such class"),
+    ],
+)
+def test_a_list_of_classes_that_cannot_be_used_is_told_in_one_line(tmp_path, content, said):
+    root = folder(tmp_path / "root", {"train/a": ["1.jpg"], "val/a": ["1.jpg"]})
+    if content is not None:
+        (tmp_path / "list").write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        open_data(
+            compose("batch.total=12", "batch.micro=6", f"data.root={root}", f"data.classes_from={tmp_path}/list").data
+        )
+    assert "\n" not in str(caught.value)

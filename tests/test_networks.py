@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from train.engine.loop import seed_dropout
 from train.errors import UserError
 from train.model import make_model, published_weights
 from train.schedule import make_schedule
-from train.weights import initial_weights
+from train.weights import begin_from, initial_weights, read
 
 # dropout and no BatchNorm, at 32 pixels: 0.7 million parameters
 SQUEEZENET = ["model=torchvision", "model.arch=squeezenet1_1", "data.size=32"]
@@ -125,6 +126,53 @@ def test_only_the_named_layer_is_trained_and_statistics_of_the_others_stay(tmp_p
     ended = torch.load(run / "weights.pt")
     assert {name for name, value in ended.items() if not torch.equal(value, drawn[name])} == {"fc.weight", "fc.bias"}
     assert len(rows(run)) == 2
+
+
+def test_checkpoints_of_timms_and_torchvisions_scripts_are_read(tmp_path: Path):
+    weights = {"conv.weight": torch.ones(2)}
+    # timm/utils/checkpoint_saver.py; torchvision's references/classification/train.py, under DDP
+    timm = {
+        "epoch": 3,
+        "arch": "resnet18",
+        "state_dict": weights,
+        "optimizer": {},
+        "version": 2,
+        "args": Namespace(lr=1),
+    }
+    torchvision = {"model": {f"module.{name}": w for name, w in weights.items()}, "epoch": 3, "args": Namespace(lr=1)}
+    for i, state in enumerate((timm, torchvision)):
+        torch.save(state, tmp_path / f"{i}.pth.tar")
+        assert read(tmp_path / f"{i}.pth.tar").keys() == weights.keys()
+
+
+def test_what_timms_saver_writes_and_safetensors_begin_a_run(tmp_path: Path):
+    timm_utils = pytest.importorskip("timm.utils")
+    safetensors = pytest.importorskip("safetensors.torch")
+    config = compose("model=timm", "model.arch=resnet18").model
+    torch.manual_seed(0)
+    theirs = make_model(config, 8)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1)
+    saver = timm_utils.CheckpointSaver(
+        theirs, optimizer, args=Namespace(model="resnet18"), checkpoint_dir=str(tmp_path)
+    )
+    saver.save_checkpoint(0, metric=1.0)
+    safetensors.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    for name in ("checkpoint-0.pth.tar", "model.safetensors"):
+        ours = make_model(config, 8)
+        assert begin_from(ours, read(tmp_path / name), 8, name) == f"begun from {name}"
+        assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
+    for name, said in (("cut", "is damaged or no safetensors file"), ("none", "No such file or directory")):
+        with pytest.raises(UserError, match=said) as refused:
+            read(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(refused.value)
+
+
+def test_a_network_that_cannot_be_made_leaves_no_folder(tmp_path: Path):
+    for overrides in (["model=torchvision", "model.arch=resnt50"], ["train_only=head"]):
+        with pytest.raises(UserError):
+            train_here(tmp_path / "runs", *FEW, *overrides)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

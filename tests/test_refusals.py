@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers import SMALL, App
 from train.config import foreign
 from train.config.compose import compose
-from train.config.overrides import GROUPS
+from train.config.groups import GROUPS
 from train.config.refusals import MISTAKES, explain, known_keys
 from train.keys import values
 
@@ -201,7 +201,8 @@ def test_any_command_line_is_taken_or_told_in_one_line(words, monkeypatch, tmp_p
         (["optimizer=[1,2,3]"], "optimizer=[1,2,3] does not exist: choose optimizer=lars|sgd"),
         (["recipe=true"], "recipe=true does not exist"),
         (["~recipe=-1"], "recipe"),
-        (["model.name=1"], "another model= was chosen"),
+        (["model.name=resnet18"], "give model=NAME or model=torchvision model.arch=resnet18"),
+        (["model.name=1"], "model.name=1: the name belongs to model="),
         (["schedule=TEXT"], "schedule"),
         (["hydra.verbose=3"], "hydra.verbose=3"),
         (["hydra.verbose=null", "seed=1"], "hydra.verbose=null"),

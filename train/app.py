@@ -45,6 +45,7 @@ from train.output.result import write_diverged, write_result
 from train.output.rows import RowLogger
 from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
+from train.processes.limits import keep_freed_memory
 from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.schedule import make_schedule
@@ -62,6 +63,8 @@ def joined(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
     set_up_cuda(config.precision)
     world = World.join(config.timeout_minutes)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     try:
         world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
@@ -93,6 +96,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
     )
     world.raise_together(lambda: check_groups(config, plan))
+    # before there is a folder, which a network that cannot be made should not leave behind
+    model = world.raise_together(lambda: build_model(config, data.classes, world))
     folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -116,7 +121,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     is_over, report = False, None
     try:
         with ExitStack() as stack:
-            training = connect(config, plan, data, world, stop, folder, log, commits, weights)
+            training = connect(config, model, plan, data, world, stop, folder, log, commits, weights)
             stack.callback(training.loader.close)
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
@@ -210,6 +215,7 @@ def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, s
 
 def connect(
     config: Config,
+    model: nn.Module,
     plan: Plan,
     data: Data,
     world: World,
@@ -219,11 +225,10 @@ def connect(
     commits: Sequence[str | None] = (),
     weights: Weights | None = None,
 ) -> Training:
-    """Build model, optimizer, schedule and loader, and connect them; ``commits`` are kept in checkpoints.
+    """Build optimizer, schedule and loader for ``model``, and connect them; ``commits`` are kept in checkpoints.
 
     The model begins from ``weights`` where they are given.
     """
-    model = world.raise_together(lambda: build_model(config, data.classes, world))
     if weights is not None:
         log.say(world.raise_together(lambda: begin_from(model, weights, data.classes, str(config.init))))
     average = MovingAverage(model, config.ema) if config.ema else None

@@ -68,6 +68,8 @@ def _optimizer(config: Config) -> str:
     lr = f"lr {optimizer.lr:g}"
     if config.recipe.name == "torchlars" and optimizer.name == "lars" and batch.preset == "256":
         lr += " (not published)"
+    elif batch.total != batch.published and config.data.batch_divisor == 1:
+        lr += " (not published for this batch)"
     if optimizer.name == "sgd" and batch.total != 256 and math.isclose(optimizer.lr, 0.2 * batch.total / 256):
         lr += " (0.2 at 256, linear in the batch)"
     values = asdict(optimizer)

@@ -18,7 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from train.config import resolvers
-from train.config.compose import CONFIGS, default_name, typed
+from train.config.compose import default_name, typed
+from train.config.groups import CONFIGS
 from train.config.help import help_text
 from train.config.overrides import parse, spell, unspell
 from train.config.refusals import MISTAKES, is_of_command_line, refuse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,14 +25,28 @@ def initial_weights(init: str, config: ModelConfig) -> Weights:
 
 
 def read(path: Path) -> Weights:
-    """The weights in a checkpoint of ours, in one with ``state_dict`` as timm writes it, or in a plain file."""
-    state = checkpoint.load(path)
+    """The weights in a checkpoint of ours, of timm's or torchvision's scripts, or in a plain file of either format."""
+    state: dict[str, Any] = _safetensors(path) if path.suffix == ".safetensors" else checkpoint.load(path)
     weights = next(
         (state[key] for key in ("average", "model", "state_dict") if isinstance(state.get(key), dict)), state
     )
     if not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds no weights: give a state_dict, or a checkpoint with one")
     return {name.removeprefix("module."): value for name, value in weights.items()}
+
+
+def _safetensors(path: Path) -> Weights:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{path} needs safetensors to be read: pip install safetensors") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}): download it again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): give the file of weights") from error
 
 
 def load(model: nn.Module, weights: Weights, problem: str, classes: int) -> None:

@@ -34,7 +34,9 @@ def measure(rounds: int) -> None:
         plan = make_plan(chosen.batch, chosen.epochs, data.train_images, 1)
         run = app.open_folder(chosen)
         log = app.open_log(chosen, plan, data, run, None)
-        training = app.connect(chosen, plan, data, world, StopRequest(), run, log)
+        training = app.connect(
+            chosen, app.build_model(chosen, data.classes, world), plan, data, world, StopRequest(), run, log
+        )
         batches = list(itertools.islice(training.loader.training_batches(plan, 0, 0), 8))
         bare = bare_epoch(chosen, plan, data.classes, batches)
         figures: dict[str, list[float]] = {"app": [], "bare loop": []}

@@ -8,7 +8,7 @@ from typing import cast
 import hydra
 from omegaconf import OmegaConf
 
-from train.config.compose import CONFIGS
+from train.config.groups import CONFIGS
 from train.errors import UserError
 from train.keys import check_bounds, key
 

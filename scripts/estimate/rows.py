@@ -8,14 +8,15 @@ from scripts.estimate.cost import Cost
 from scripts.estimate.machine import MachineConfig, compose_machine, ends, split
 from scripts.estimate.memory import Footprint
 from scripts.estimate.one_run import costs_of, dollars_of, footprint_of, process_counts, time_of
-from train.config.compose import CONFIGS, compose
-from train.config.refusals import MISTAKES, by_size
+from train.config.compose import compose
+from train.config.groups import choices
+from train.config.refusals import MISTAKES
 from train.config.schema import Config
 from train.data.dataset import ILSVRC_2012
 from train.errors import UserError
 
 MACHINES = ("a100", "h100")
-BATCHES = sorted((path.stem for path in (CONFIGS / "batch").glob("*.yaml")), key=by_size)
+BATCHES = choices("batch")
 # of the README's table and of the plot
 GPUS = "machine.gpus=[1,2,4,8,16,32,64,128,256,512,1024]"
 

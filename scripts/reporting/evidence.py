@@ -34,7 +34,7 @@ NAMES = {
 def progress_table() -> str:
     """How many of the runs that are asked for so far are done; what is done may ask for more."""
     lines = ["| experiment | done | of the runs asked for so far | diverged |", "|---|---|---|---|"]
-    for label, group in zip("abccd", matrix.GROUPS, strict=True):
+    for label, group in zip("abccdefg", matrix.GROUPS, strict=True):
         asked = list(matrix.GROUPS[group]())
         done = [e for e in asked if e.is_done]
         diverged = sum(e.result is None for e in done)

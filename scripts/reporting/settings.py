@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train.config.compose import CONFIGS, PARTS
-from train.config.help import choices
+from train.config.compose import PARTS
+from train.config.groups import CONFIGS, choices
 from train.config.schema import Config
 from train.keys import Key
 

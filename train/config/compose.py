@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import hydra
@@ -12,15 +11,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from train import model, optimizer
 from train.config import resolvers
-from train.config.overrides import GROUPS, parse
+from train.config.groups import CONFIGS, GROUPS
+from train.config.overrides import parse
 from train.config.schema import Config
 from train.data import kinds
 from train.errors import UserError
 from train.keys import free_on_resume, values
-
-# beside the package in a checkout, inside it in a wheel
-PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
-CONFIGS = next(place for place in PLACES if place.is_dir())
 
 # the parts whose keys depend on the chosen variant, which ``name`` identifies
 PARTS = {"data": kinds.config_class, "model": model.config_class, "optimizer": optimizer.config_class}
@@ -42,6 +38,11 @@ def typed(composed: DictConfig) -> Config:
         name = OmegaConf.select(composed, f"{part}.name")
         if name is None:
             raise UserError(f"{part}.name has no value: give {part}=...")
+        if part == "model" and str(name) not in model.KINDS and set(composed.model) != {"name"}:
+            # a file of one's own with nothing but a name is a network of torchvision
+            raise UserError(
+                f"model.name={name}: the name belongs to model=: give model=NAME or model=torchvision model.arch={name}"
+            )
         schema[part] = OmegaConf.structured(config_class(str(name)))
     # merged before it is resolved, so that a value of a wrong type is reported under its own key
     merged = OmegaConf.merge(schema, composed)

@@ -1,9 +1,6 @@
 """What ``--help`` says: what the program is, four commands, and what can be chosen."""
 
-import re
-
-from train.config.compose import CONFIGS
-from train.config.overrides import GROUPS
+from train.config.groups import GROUPS, choices
 
 HELP = """\
 Train an image classifier with batches of up to 64k images, on as many GPUs as there are, or on a CPU.
@@ -20,13 +17,3 @@ docs/settings.md has every key; --hydra-help has Hydra's own flags."""
 
 def help_text() -> str:
     return HELP.format(choices="\n".join(f"  {group}={'|'.join(choices(group))}" for group in GROUPS))
-
-
-def choices(group: str) -> list[str]:
-    """What ``group`` offers, batches in the order of their size."""
-    return sorted((path.stem for path in (CONFIGS / group).glob("*.yaml")), key=by_size)
-
-
-def by_size(preset: str) -> tuple[float, str]:
-    number = re.fullmatch(r"(\d+)(k?)", preset)
-    return (int(number[1]) * (1024 if number[2] else 1) if number else 0.0, preset)

@@ -10,15 +10,14 @@ from hydra._internal.utils import get_args_parser
 
 from train import __version__
 from train.config.foreign import answer
+from train.config.groups import GROUPS
 from train.errors import UserError
-
-GROUPS = ("batch", "data", "model", "optimizer", "recipe")
 
 # a choice that Hydra reads as a string
 NAME = re.compile(r"(?!(true|false|null|nan|inf)$)(\d+k|[a-z]\w*)", re.IGNORECASE)
 
 # keys whose value is taken literally
-TEXTS = ("data.root", "evaluate", "init", "name", "runs_dir")
+TEXTS = ("data.classes_from", "data.root", "evaluate", "init", "name", "runs_dir")
 
 
 def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:

@@ -18,10 +18,9 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from train.config.compose import CONFIGS, PARTS
+from train.config.compose import PARTS
 from train.config.foreign import answer
-from train.config.help import by_size
-from train.config.overrides import GROUPS
+from train.config.groups import CONFIGS, GROUPS, choices
 from train.errors import UserError, print_error
 from train.keys import flatten
 
@@ -79,16 +78,16 @@ def explain(error: BaseException) -> str:
 
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = "|".join(sorted(error.options or (), key=by_size))
+    options = "|".join(choices(group) if group in GROUPS else sorted(error.options or ()))
     line = f"{group}={choice} does not exist: choose {group}={options}"
     return line + (", or give a size of your own by batch.total=N (with optimizer.lr=X)" if group == "batch" else "")
 
 
 def _unknown_key(key: str) -> str:
     known = known_keys()
-    if choices := known.get(key):
+    if owners := known.get(key):
         return (
-            f"'{key}' is a key of {choices}, and another {key.partition('.')[0]}= was chosen: choose that one, "
+            f"'{key}' is a key of {owners}, and another {key.partition('.')[0]}= was chosen: choose that one, "
             "or leave out the key, or the recipe= that sets it"
         )
     if foreign := answer(key):
@@ -107,10 +106,10 @@ def known_keys() -> dict[str, str]:
     keys = dict.fromkeys((key for key in root if not key.startswith(("defaults", "hydra"))), "")
     keys |= dict.fromkeys(("batch.preset", "batch.published", "schedule.warmup_epochs"), "")
     for part in PARTS:
-        choices: dict[str, list[str]] = {}
+        owners: dict[str, list[str]] = {}
         for path in sorted((CONFIGS / part).glob("*.yaml")):
             for key in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
-                choices.setdefault(key, []).append(path.stem)
-        choices.pop("defaults", None)
-        keys |= {f"{part}.{key}": f"{part}={'|'.join(names)}" for key, names in choices.items()}
+                owners.setdefault(key, []).append(path.stem)
+        owners.pop("defaults", None)
+        keys |= {f"{part}.{key}": f"{part}={'|'.join(names)}" for key, names in owners.items()}
     return keys

@@ -11,6 +11,7 @@ from train.keys import key
 
 @dataclass(kw_only=True)
 class Config(DataConfig):
+    classes_from: str | None
     resize: int
     train_crop: str = key(one_of=("minimal", "scale_and_aspect"))
     min_area: float = key(above=0, most=1)
@@ -39,12 +40,15 @@ def open_data(config: Config) -> Data:
 
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
-    train, val = open_sources(Path(config.root).expanduser().absolute())
+    classes_from = Path(config.classes_from).expanduser() if config.classes_from else None
+    train, val = open_sources(Path(config.root).expanduser().absolute(), classes_from)
     counts = (len(train), len(val), len(train.classes))
     remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
     remark += f", from {train.index.layout}"
     if counts != ILSVRC_2012:
         remark += ": NOT ILSVRC-2012, which has {:,} and {:,} of {:,}".format(*ILSVRC_2012)
+    if val.index.val_split == "test":
+        remark += "; there is no validation split: test stands in for it, and a setting chosen on it is not tested"
     if not train.index.is_named:
         remark += "; images have no names and keep the order in which they are stored"
     # names and labels of both splits, and once, because a pack holds both, how a pack was made

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from train.data.layouts.layout import PACK, Layout, Part
 from train.data.layouts.recognise import recognise
 from train.errors import UserError
 
-VERSION = 2  # of the files below: another number makes other files
+VERSION = 3  # of the files below: another number makes other files
 SPLITS = ("train", "val")
 NAMES = 32  # digits of a fingerprint that identify names and labels
 PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("container", "<i4")])
@@ -63,6 +64,11 @@ class Index:
         return self._about["layout"]
 
     @property
+    def val_split(self) -> str:
+        """What the layout calls the validation images."""
+        return self._about["val_split"]
+
+    @property
     def access(self) -> str:
         return self._about["access"]
 
@@ -88,24 +94,39 @@ class Index:
         return self._about["fingerprints"][self.split]
 
 
-def open_index(root: Path) -> tuple[Index, Index]:
+def open_index(root: Path, classes_from: Path | None = None) -> tuple[Index, Index]:
     """The training and validation index of ``root``, made now if there is none or its files have changed.
 
-    It is kept in the root, or in the user's cache where the root is read-only. Raises UserError for a root of no known
-    layout, a damaged one, or one whose splits have different classes.
+    With ``classes_from`` it holds those classes alone that the file names, one a line; what follows the name on a line
+    is ignored. It is kept in the root, or in the user's cache where the root is read-only. Raises UserError for a root
+    of no known layout, a damaged one, one whose splits have different classes, or one that lacks a named class.
     """
     layout = recognise(root)
     key = _key(root, layout)
+    chosen = None if classes_from is None else _read_classes(classes_from)
+    if chosen is not None:
+        key += f"-{hashlib.sha256(os.fsencode('/'.join(chosen))).hexdigest()[:16]}"
     at_home = user_cache() / "index" / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     places = [root / FOLDER, at_home]
     folder = next((place / key for place in places if (place / key).is_dir()), None)
-    folder = folder or _made_in(places, key, lambda unfinished: _build(unfinished, root, layout))
+    folder = folder or _made_in(places, key, lambda unfinished: _build(unfinished, root, layout, chosen))
     train, val = (Index(folder, root, split) for split in SPLITS)
     return train, val
 
 
+def _read_classes(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise UserError(f"data.classes_from={path} cannot be read ({why}): give a file with a class a line") from error
+    if not any(lines):
+        raise UserError(f"data.classes_from={path} is empty: give a file with a class a line")
+    return [line for line in lines if line]
+
+
 def _made_in(places: list[Path], key: str, make: Callable[[Path], None]) -> Path:
-    """Make ``key`` in the first of ``places`` that can be written, and remove the other keys there."""
+    """Make ``key`` in the first of ``places`` that can be written, and remove older ones of the same classes there."""
     for place in places:
         try:
             made_once(place / key, make)
@@ -113,8 +134,9 @@ def _made_in(places: list[Path], key: str, make: Callable[[Path], None]) -> Path
         except OSError:
             if place == places[-1]:
                 raise
+    _, _, classes = key.partition("-")
     for old in place.iterdir():
-        if old.is_dir() and not old.name.startswith(".") and old.name != key:
+        if old.is_dir() and not old.name.startswith(".") and old.name != key and old.name.partition("-")[2] == classes:
             shutil.rmtree(old, ignore_errors=True)
     return place / key
 
@@ -128,16 +150,17 @@ def _key(root: Path, layout: Layout) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(folder: Path, root: Path, layout: Layout) -> None:
+def _build(folder: Path, root: Path, layout: Layout, chosen: list[str] | None) -> None:
     scale = layout.unit == "B"
     bar = tqdm(total=layout.total, unit=layout.unit, unit_scale=scale, desc=f"index of {root}", delay=1, leave=False)
     with bar:
         splits = layout.list_images(bar.update)
-    classes = _classes(root, *splits)
+    classes = _classes(root, *splits, layout.val_split, chosen)
     about: dict[str, Any] = {
-        "layout": layout.name, "access": layout.access, "classes": classes, "named": True,
-        "containers": {}, "fingerprints": {},
+        "layout": layout.name, "access": layout.access, "val_split": layout.val_split, "classes": classes,
+        "named": True, "containers": {}, "fingerprints": {},
     }  # fmt: skip
+    images = 0
     for split, parts in zip(SPLITS, splits, strict=True):
         places, names = _sorted(parts, classes)
         np.save(folder / f"{split}.npy", places)
@@ -145,22 +168,40 @@ def _build(folder: Path, root: Path, layout: Layout) -> None:
         about["containers"][split] = [part.container for part in parts]
         about["named"] = about["named"] and bool((names != b"").all())
         about["fingerprints"][split] = _fingerprint(root, places, names)
+        images += len(places)
     (folder / "index.json").write_text(json.dumps(about))
-    images = sum(len(part.names) for parts in splits for part in parts)
     print(f"index of {images:,} images made, from {layout.name} in {root}", file=sys.stderr)
 
 
-def _classes(root: Path, train: Sequence[Part], val: Sequence[Part]) -> list[str]:
+def _classes(
+    root: Path, train: Sequence[Part], val: Sequence[Part], val_split: str, chosen: list[str] | None
+) -> list[str]:
+    """The classes in order: all, which both splits must have, or the ``chosen`` lines' alone."""
     in_train, in_val = ({name for part in parts for name in part.classes} for parts in (train, val))
+    if chosen is not None:
+        known = {name: name for name in in_train | in_val}
+        # shards number their classes, and may name them besides
+        known |= {part: name for name in known if re.match(r"\d{5} ", name) for part in (name[:5], name[6:])}
+        # a name may be followed by a description, and may hold spaces itself
+        said = [line if line in known else line.split()[0] for line in chosen]
+        if unknown := sorted(set(said) - known.keys()):
+            raise UserError(f"data.classes_from names {_some(unknown)}, and data.root={root} has no such class")
+        wanted = {known[name] for name in said}
+        in_train, in_val = in_train & wanted, in_val & wanted
     if in_train != in_val:
-        only = sorted(in_train ^ in_val)
+        alone = {"train": sorted(in_train - in_val), val_split: sorted(in_val - in_train)}
+        which = " and ".join(f"only {split} has {_some(names)}" for split, names in alone.items() if names)
         raise UserError(
-            f"data.root={root}: train has {len(in_train)} classes and val {len(in_val)}; "
-            f"in only one of them: {', '.join(only[:3])}{' ...' if len(only) > 3 else ''}"
+            f"data.root={root}: train has {len(in_train)} classes and {val_split} {len(in_val)}, {which}: complete "
+            "them, or give data.classes_from=FILE with the names that both have"
         )
     if not in_train:
         raise UserError(f"data.root={root} holds no images")
     return sorted(in_train)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _sorted(parts: Sequence[Part], classes: list[str]) -> tuple[NDArray[np.void], NDArray[np.bytes_]]:
@@ -171,12 +212,14 @@ def _sorted(parts: Sequence[Part], classes: list[str]) -> tuple[NDArray[np.void]
         rows = places[at : at + len(part.names)]
         if len(part.names):
             rows["offset"], rows["size"] = np.array(part.places).T
-        rows["label"] = [number[name] for name in part.classes]
+        rows["label"] = [number.get(name, -1) for name in part.classes]
         rows["container"] = container
         at += len(part.names)
     names = np.array([os.fsencode(name) for part in parts for name in part.names], dtype=np.bytes_)
     stems = np.array([stem(name) for name in names.tolist()], dtype=np.bytes_)
     order = np.lexsort((names, stems, places["label"]))
+    # without the images of classes that were not chosen
+    order = order[np.searchsorted(places["label"][order], 0) :]
     return places[order], names[order]
 
 

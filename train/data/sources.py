@@ -127,7 +127,7 @@ class Source:
             raise UserError(f"cannot read {self.name(index)}: {why}") from error
 
 
-def open_sources(root: Path) -> tuple[Source, Source]:
+def open_sources(root: Path, classes_from: Path | None = None) -> tuple[Source, Source]:
     """The training and validation split under ``root``, in any layout; raises UserError as ``open_index`` does."""
-    train, val = open_index(root)
+    train, val = open_index(root, classes_from)
     return Source(train), Source(val)

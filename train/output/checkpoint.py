@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+from argparse import Namespace
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,9 @@ def load(path: Path) -> dict[str, Any]:
     if named and digest(content) != named[3]:
         raise UserError(f"{path} is damaged (its sha256 is not the one in its name): use another one")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # torchvision's and timm's scripts keep their command line beside the weights, as a Namespace
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch reports a damaged file by half a dozen unrelated exceptions
         raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__}): use another one") from error

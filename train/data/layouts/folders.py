@@ -5,29 +5,30 @@ from __future__ import annotations
 import csv
 from pathlib import Path, PurePosixPath
 
-from train.data.layouts.layout import IMAGE_ENDINGS, Layout, Part, Splits, Tick, entries, label_of
+from train.data.layouts.layout import IMAGE_ENDINGS, VAL_SPLITS, Layout, Part, Splits, Tick, entries, label_of
 from train.errors import UserError
 
 KAGGLE, KAGGLE_LABELS = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
 
 
 def image_folder(root: Path) -> Layout | None:
-    missing = [split for split in ("train", "val") if not (root / split).is_dir()]
-    if len(missing) == 2:
+    val_split = next((split for split in VAL_SPLITS if (root / split).is_dir()), None)
+    has_train = (root / "train").is_dir()
+    if not has_train and val_split is None:
         return None
-    if missing:
+    if not has_train or val_split is None:
         found = ", ".join(sorted(p.name for p in root.iterdir())[:5])
         raise UserError(
-            f"data.root={root} has no folder {missing[0]} (it holds {found}): "
-            "expected train/<class>/* and val/<class>/*"
+            f"data.root={root} has no folder {'val' if has_train else 'train'} (it holds {found}): "
+            f"expected train/<class>/* and val/<class>/*, which may be called {', '.join(VAL_SPLITS[1:])} too"
         )
-    train, val = (_class_folders(root, split) for split in ("train", "val"))
+    train, val = _class_folders(root, "train"), _class_folders(root, val_split)
 
     def list_images(tick: Tick) -> Splits:
         return [_class_folder(root, f, tick) for f in train], [_class_folder(root, f, tick) for f in val]
 
-    inputs = ["train", "val", *train, *val]
-    return Layout("ImageFolder", "folder", inputs, list_images, len(train) + len(val), "class")
+    inputs = ["train", val_split, *train, *val]
+    return Layout("ImageFolder", "folder", inputs, list_images, len(train) + len(val), "class", val_split)
 
 
 def _class_folders(root: Path, split: str) -> list[str]:

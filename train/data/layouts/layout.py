@@ -10,6 +10,8 @@ from pathlib import Path
 from train.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+# the validation images are in the first that there is; test alone stands in for them, and the banner says so
+VAL_SPLITS = ("val", "valid", "validation", "test")
 PACK = "pack.json"  # beside shards that scripts/pack.py writes: which there must be, and of what
 
 Tick = Callable[[int], object]  # reports progress, in the layout's ``unit``
@@ -46,6 +48,7 @@ class Layout:
     list_images: Callable[[Tick], Splits]  # reports ``total`` of ``unit`` in all
     total: int
     unit: str
+    val_split: str = "val"  # what it calls the validation images
 
 
 def entries(folder: Path) -> Iterable[os.DirEntry[str]]:

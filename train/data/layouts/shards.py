@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from train.data.layouts.archives import members
-from train.data.layouts.layout import IMAGE_ENDINGS, PACK, Layout, Part, Splits, Tick
+from train.data.layouts.layout import IMAGE_ENDINGS, PACK, VAL_SPLITS, Layout, Part, Splits, Tick
 from train.errors import UserError
 
 CLASS_NAMES = "classes.txt"  # beside shards: a line for each label, if it is there
@@ -27,7 +27,7 @@ def webdataset(root: Path) -> Layout | None:
                 f"{root} lacks {len(missing):,} of {len(wanted):,} shards, such as {missing[0]}: "
                 "start scripts/pack.py again, it resumes"
             )
-    train, val = _split_files(root, ".tar")
+    train, val, val_split = _split_files(root, ".tar")
     if not train and not val:
         return None
 
@@ -37,17 +37,19 @@ def webdataset(root: Path) -> Layout | None:
 
     extra = [name for name in (CLASS_NAMES, PACK) if (root / name).exists()]
     total = sum((root / name).stat().st_size for name in train + val)
-    return Layout("WebDataset shards", "archive", [*train, *val, *extra], list_images, total, "B")
+    return Layout("WebDataset shards", "archive", [*train, *val, *extra], list_images, total, "B", val_split)
 
 
-def _split_files(root: Path, ending: str) -> tuple[list[str], list[str]]:
-    """The files whose name or folder says train, and those that say val, relative to ``root``."""
+def _split_files(root: Path, ending: str) -> tuple[list[str], list[str], str]:
+    """The files whose name or folder says train, those that say val, relative to ``root``; and how they say val."""
     found = [p.relative_to(root).as_posix() for p in sorted([*root.glob(f"*{ending}"), *root.glob(f"*/*{ending}")])]
-    train, val = ([f for f in found if re.search(rf"(^|[^a-z]){word}", f.lower())] for word in ("train", "val"))
+    named = {word: [f for f in found if re.search(rf"(^|[^a-z]){word}", f.lower())] for word in ("train", *VAL_SPLITS)}
+    val_split = next((split for split in VAL_SPLITS if named[split]), "val")
+    train, val = named["train"], named[val_split]
     if bool(train) != bool(val):
         missing = "val" if train else "train"
         raise UserError(f"data.root={root} has {len(train or val)} files *{ending} but none whose name says {missing}")
-    return train, val
+    return train, val, val_split
 
 
 def _class_names(root: Path) -> list[str]:
@@ -97,7 +99,7 @@ def _label_in(content: bytes, ending: str) -> int | None:
 
 
 def parquet(root: Path) -> Layout | None:
-    train, val = _split_files(root, ".parquet")
+    train, val, val_split = _split_files(root, ".parquet")
     if not train and not val:
         return None
     try:
@@ -127,7 +129,8 @@ def parquet(root: Path) -> Layout | None:
         return [list_file(f, tick) for f in train], [list_file(f, tick) for f in val]
 
     total = len(train) + len(val)
-    return Layout("Hugging Face's parquet files", "parquet", [*train, *val], list_images, total, "file")
+    name = "Hugging Face's parquet files"
+    return Layout(name, "parquet", [*train, *val], list_images, total, "file", val_split)
 
 
 def _names_in(metadata: dict[bytes, bytes] | None) -> list[str]:
