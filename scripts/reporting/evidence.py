@@ -302,8 +302,7 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
             axes.annotate(f"{NAMES[optimizer]} at 256", (PRESETS["256"] / DIVISOR, small), (6, -14), **NEAR)
         axes.plot(list(middles), list(middles.values()), LINES[optimizer], color="#666666", zorder=1)
         if middles:
-            at = list(middles)[len(middles) // 2 - 1]
-            axes.annotate(NAMES[optimizer], (at, middles[at]), (4, 10 if optimizer == "sgd" else -16), **NEAR)
+            axes.annotate(NAMES[optimizer], (max(middles), middles[max(middles)]), (10, -4), **NEAR)
         x, y = columns(of, "images", "error")
         colours = [colour_of(DIVISOR * b) for b in x]
         axes.scatter(x, y, 26, marker=MARKERS[optimizer], edgecolors=colours, zorder=3,
@@ -312,6 +311,7 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
     axes.set_yscale("log")
     ticks = {float(r["images"]): r["batch"] for r in rows}
     axes.set_xticks(list(ticks), [f"{name}\n({x:,.0f})" for x, name in ticks.items()])
+    axes.set_xlim(min(ticks) / 1.3, max(ticks) * 1.6)  # with room for the names at the lines' ends
     errors = [float(r["error"]) for r in rows]
     axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
     axes.set_ylim(0.95 * min(errors), 1.05 * max(errors))
