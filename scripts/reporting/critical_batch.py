@@ -102,7 +102,7 @@ def draw_law(axes: Axes, rows: Rows) -> None:
     share, steps, epochs = ([float(r[key]) for r in rows] for key in ("share", "steps", "epochs"))
     axes.plot(share, steps, color=COLOURS["lars"])
     axes.plot(share, epochs, color=COLOURS["sgd"])
-    axes.text(share[5], steps[4], "steps: the time, if\nGPUs grow with the batch", va="center")
+    axes.text(share[6], steps[4], "steps: the time, if\nGPUs grow with the batch", va="center")
     axes.text(share[-6], epochs[-5], "images:\nthe cost", ha="right", va="center")
     axes.text(1, 1.25, "each twice its least", ha="center", va="center", fontsize=9)
     axes.plot(1, 2, "o", color="#333333")
