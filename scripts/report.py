@@ -13,6 +13,7 @@ from scripts.records import ROOT
 from scripts.reporting import (
     boards,
     costs,
+    critical_batch,
     evidence,
     fractals,
     imagenet,
@@ -24,11 +25,15 @@ from scripts.reporting import (
 )
 from train.errors import UserError, print_error
 
-PLOTS = [*evidence.PLOTS, *fractals.PLOTS, *trust_ratios.PLOTS, *imagenet.PLOTS, *mlperf.PLOTS, *costs.PLOTS]
+PLOTS = [
+    plot
+    for module in (evidence, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs)
+    for plot in module.PLOTS
+]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
-    ("README.md", "table"): tables.main_table,
+    ("README.md", "table"): evidence.main_table,
     ("lars/README.md", "benchmark"): tables.optimizer_table,
     ("docs/data.md", "benchmark"): tables.data_table,
     ("docs/data.md", "index"): tables.index_sentence,

@@ -36,7 +36,9 @@ from train.data.index import FOLDER
 from train.data.kinds import open_data
 from train.data.layouts import archives, folders, layout
 from train.data.sources import open_sources
+from train.description import description
 from train.errors import UserError
+from train.plan import make_plan
 
 
 def official(root: Path) -> None:
@@ -379,3 +381,14 @@ def test_a_list_of_classes_that_cannot_be_used_is_told_in_one_line(tmp_path, con
             compose("batch.total=12", "batch.micro=6", f"data.root={root}", f"data.classes_from={tmp_path}/list").data
         )
     assert "\n" not in str(caught.value)
+
+
+def test_the_banner_says_that_the_lr_of_a_batch_of_ones_own_is_not_published(tmp_path):
+    image_folder(tmp_path)
+    for overrides, said in (
+        ([], "lars, lr 0.49 (not published for this batch)"),
+        (["optimizer.lr=1"], "lr 1 (not pub"),
+    ):
+        config = compose(f"data.root={tmp_path}", "batch.total=12", "batch.micro=6", *overrides)
+        data = open_data(config.data)
+        assert said in description(config, make_plan(config.batch, 1, data.train_images, 1), data)

@@ -1,9 +1,17 @@
 """How the epochs that a target takes grow with the batch: a curve of two numbers, fitted and resampled."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from scripts.reporting.plot import COLOURS, Plot, Rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Numbers = Sequence[float] | np.ndarray
 
@@ -78,3 +86,34 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The middle 95 % of ``values`` along their first axis."""
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
     return low, high
+
+
+def law_points() -> list[dict[str, object]]:
+    """The curve with both of its numbers 1: what theory says of any network."""
+    shares = [2 ** (k / 4) for k in range(-20, 21)]
+    of_one = Curve(np.array(1.0), np.array(1.0))
+    return [
+        {"share": f"{share:.4g}", "epochs": f"{epochs:.4g}", "steps": f"{epochs / share:.4g}"}
+        for share, epochs in zip(shares, of_one.epochs(shares), strict=True)
+    ]
+
+
+def draw_law(axes: Axes, rows: Rows) -> None:
+    share, steps, epochs = ([float(r[key]) for r in rows] for key in ("share", "steps", "epochs"))
+    axes.plot(share, steps, color=COLOURS["lars"])
+    axes.plot(share, epochs, color=COLOURS["sgd"])
+    axes.text(share[6], steps[4], "steps: the time, if\nGPUs grow with the batch", va="center")
+    axes.text(share[-6], epochs[-5], "images:\nthe cost", ha="right", va="center")
+    axes.text(1, 1.25, "each twice its least", ha="center", va="center", fontsize=9)
+    axes.plot(1, 2, "o", color="#333333")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    ticks = [1 / 32, 1 / 8, 1 / 2, 1, 2, 8, 32]
+    axes.set_xticks(ticks, ["1/32", "1/8", "1/2", "1", "2", "8", "32"])
+    axes.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+    axes.minorticks_off()
+    axes.set_xlabel("batch / critical batch")
+    axes.set_ylabel("of the fewest")
+
+
+PLOTS = [Plot("critical-batch", law_points, draw_law, (6, 4))]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scripts import matrix
 from scripts.matrix import IMAGES
-from scripts.records import PRESETS, Record, on_fractals
+from scripts.records import PRESETS, PUBLISHED_OPTIMIZER, Record, on_fractals, on_imagenet, published
 from scripts.reporting.critical_batch import fit, interval, resample
 from scripts.reporting.inference import difference, mean_interval
 from scripts.reporting.mlperf import colour_of, columns
 from scripts.reporting.plot import COLOURS, Plot, Rows
+from train.config.compose import compose
 from train.data.dataset import ILSVRC_2012
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DIVISOR = 8  # of the presets' batches on fractals
 LINES = {"lars": "-", "sgd": "--"}
 ERRORS = (15, 20, 25, 30, 40, 50, 70, 100)  # ticks, percent
+NEAR: dict[str, Any] = {"textcoords": "offset points", "fontsize": 10, "color": "#333333"}  # of labels at their lines
 MARKERS = {"lars": "o", "sgd": "s"}
 NAMES = {
     "sgd": "SGD", "nesterov": "SGD, Nesterov", "lars": "LARS", "larc": "LARC",
@@ -55,6 +57,32 @@ def of_seeds(values: list[float]) -> str:
     low, high = mean_interval(values)
     mean = f"{statistics.mean(values):.2f}" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")
     return f"{', '.join(f'{v:.2f}' for v in values)} | {mean}"
+
+
+def main_table() -> str:
+    """The published rows and the other optimizer at each batch: others' top-1 on ImageNet, and ours on fractals.
+
+    With a column of our own on ImageNet as soon as there is one record.
+    """
+    top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
+    ours = {row: [r.last for r in on_imagenet(*row)] for row in matrix.ROWS}
+    columns = ["`batch=`", "optimizer, lr", "ImageNet, published", "fractals, ours: mean (seeds)"]
+    columns += ["ImageNet, ours: mean (seeds)"] if any(ours.values()) else []
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for preset, optimizer in sorted(ours, key=lambda row: (PRESETS[row[0]], row[1])):
+        lr = compose("data=imagenet", f"batch={preset}", f"optimizer={optimizer}").optimizer.lr
+        is_published = optimizer == PUBLISHED_OPTIMIZER[preset]
+        reached = [r.on_report for r in seeds_of("rows", f"{preset}-{optimizer}")]
+        cells = [f"`{preset}`", f"{NAMES[optimizer]}, {lr:g}", top1[str(PRESETS[preset])] if is_published else "-"]
+        cells += [
+            mean_of(values) for values in ((reached, ours[preset, optimizer]) if any(ours.values()) else (reached,))
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean_of(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ({len(values)})" if values else "-"
 
 
 def rows_table() -> str:
@@ -270,9 +298,11 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
         by_images = itertools.groupby(sorted(of, key=lambda r: float(r["images"])), key=lambda r: float(r["images"]))
         middles = {x: statistics.median(float(r["error"]) for r in runs) for x, runs in by_images}
         if small := middles.pop(PRESETS["256"] // DIVISOR, None):  # no line over the five octaves up to the next batch
-            axes.axhline(small, linestyle=":", color="#999999", label=f"median of {NAMES[optimizer]} at 256")
-        axes.plot(list(middles), list(middles.values()), LINES[optimizer], color="#666666",
-                  label=f"median of {NAMES[optimizer]}", zorder=1)  # fmt: skip
+            axes.axhline(small, linestyle=":", color="#999999")
+            axes.annotate(f"{NAMES[optimizer]} at 256", (PRESETS["256"] / DIVISOR, small), (6, -14), **NEAR)
+        axes.plot(list(middles), list(middles.values()), LINES[optimizer], color="#666666", zorder=1)
+        if middles:
+            axes.annotate(NAMES[optimizer], (max(middles), middles[max(middles)]), (10, -4), **NEAR)
         x, y = columns(of, "images", "error")
         colours = [colour_of(DIVISOR * b) for b in x]
         axes.scatter(x, y, 26, marker=MARKERS[optimizer], edgecolors=colours, zorder=3,
@@ -281,14 +311,16 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
     axes.set_yscale("log")
     ticks = {float(r["images"]): r["batch"] for r in rows}
     axes.set_xticks(list(ticks), [f"{name}\n({x:,.0f})" for x, name in ticks.items()])
+    axes.set_xlim(min(ticks) / 1.3, max(ticks) * 1.6)  # with room for the names at the lines' ends
     errors = [float(r["error"]) for r in rows]
     axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
     axes.set_ylim(0.95 * min(errors), 1.05 * max(errors))
     axes.minorticks_off()
     axes.set_xlabel("batch= (images a step)")
     axes.set_ylabel("top-1 error on report (%), each seed")
-    axes.set_title("ResNet-8 on fractals (not ImageNet), 90 epochs, settings as published", fontsize=10)
-    axes.legend()
+    axes.set_title(
+        "ResNet-8 on fractals (not ImageNet), 90 epochs: every seed, and lines through the medians", fontsize=10
+    )
 
 
 def curve_points() -> list[dict[str, object]]:

@@ -16,7 +16,6 @@ from scripts.records import (
     ROOT,
     Record,
     by_row,
-    main_rows,
     on_fractals_v1,
     on_imagenet,
     published,
@@ -24,37 +23,12 @@ from scripts.records import (
     spread,
 )
 from scripts.reporting.fractals import MIDDLE_V1
-from train.config.compose import compose
 
 MISSING = "missing"
 RECIPES_V1 = ("paper", "nus", "mlperf", "goyal", "nesterov")
 
 # the head of both tables over seeds
 OVER_SEEDS = ("| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | best |", "|---|---|---|---|---|---|")
-
-
-def main_table() -> str:
-    """The published rows, with ours beside them, and SGD at the largest batch."""
-    top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
-    lines = [
-        "| `batch=` | policy | lr | warm-up | epochs | published top-1 % | ours, ImageNet "
-        "| ours, fractals v1: batch | last epoch (reported) | best | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for seeds in main_rows():
-        r = seeds[0]
-        number = top1[str(r.config.batch.published)] if r.is_published_row else "-"
-        warmup = r.config.schedule.warmup_epochs
-        lr = f"{r.config.optimizer.lr:g}"
-        at_full_size = compose(f"batch={r.preset}", f"optimizer={r.optimizer}", "data=imagenet").optimizer.lr
-        if at_full_size != r.config.optimizer.lr:
-            lr = f"{at_full_size:g} ({lr} on fractals)"
-        lines.append(
-            f"| `{r.preset}` | {r.policy} | {lr} | {f'{warmup:g}' if warmup else '-'} | {r.config.epochs} "
-            f"| {number} | {imagenet(r.preset, r.optimizer)} | {r.config.batch.total:,} "
-            f"| **{spread([s.last for s in seeds])}** | {spread([s.best for s in seeds])} | {len(seeds)} |"
-        )
-    return "\n".join(lines)
 
 
 def imagenet(preset: str, optimizer: str) -> str:
@@ -163,13 +137,16 @@ def figures(seeds: list[Record]) -> str:
 
 def training_table() -> str:
     """Images/s of the whole app and of what it is compared with, by ``scripts/bench.py train`` and ``peers``."""
-    measured = {name: json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("train", "peers")}
-    lines = ["| what runs | images/s: median (min-max) | n |", "|---|---|---|"]
-    for name, figures_of in measured.items():
+    train, peers = (json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("train", "peers"))
+    lines = ["| what runs | images/s: median (min-max) | of the bare one, round by round | n |", "|---|---|---|---|"]
+    shares = {"app": train["ratio"], **peers["share_of_a_bare_step"]}
+    for name, figures_of in {"train": train, "peers": peers}.items():
         for what, f in figures_of["images_per_second"].items():
-            lines.append(f"| {name}: {what} | {f['median']:,.0f} ({f['min']:,.0f}-{f['max']:,.0f}) | {f['n']} |")
-    ratio = "{median:.3f} ({min:.3f}-{max:.3f})".format(**measured["train"]["ratio"])
-    return "\n".join([*lines, "", f"App by bare loop, pair by pair: {ratio}; {measured_on(measured['train'])}"])
+            digits = 0 if f["median"] > 100 else 1
+            speed = f"{f['median']:,.{digits}f} ({f['min']:,.{digits}f}-{f['max']:,.{digits}f})"
+            share = "{median:.2f} ({min:.2f}-{max:.2f})".format(**shares[what]) if what in shares else "1"
+            lines.append(f"| {name}: {what} | {speed} | {share} | {f['n']} |")
+    return "\n".join([*lines, "", f"train: {measured_on(train)} peers: {measured_on(peers)}"])
 
 
 def optimizer_table() -> str:
