@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import train
 from tests.helpers import ROOT
 
 RECORDS = sorted((ROOT / "results").glob("fractals*/*/*/result.json"))
@@ -55,6 +56,29 @@ def test_every_promise_names_tests_that_exist():
     assert len(rows) > 10 and all(named)
     for name, path in itertools.chain(*named):
         assert f"def {name}(" in (ROOT / "docs" / path).resolve().read_text(), (name, path)
+
+
+def test_every_relative_link_of_a_document_leads_somewhere():
+    links = 0
+    for page in itertools.chain(*(ROOT.glob(f"{at}*.md") for at in ("", "docs/", "lars/", "results/**/"))):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if not re.match(r"\w+:", link):
+                file, _, anchor = link.partition("#")
+                target = (page.parent / file).resolve() if file else page
+                assert target.exists(), (page.name, link)
+                assert not anchor or anchor in anchors(target.read_text()), (page.name, link)
+                links += 1
+    assert links > 50
+
+
+def anchors(page: str) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_citation_names_the_version_of_the_app():
+    assert OmegaConf.load(ROOT / "CITATION.cff").version == train.__version__
 
 
 def test_all_four_presets_and_the_ablation_are_there():

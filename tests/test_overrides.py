@@ -28,7 +28,7 @@ def test_flags_may_stand_before_between_and_after_overrides(flag: list[str], at:
 @pytest.mark.parametrize(("typed", "offered"), [("recipe=p", "recipe=paper"), ("mlperf", "mlperf_log=")])
 def test_bash_completes_groups_and_keys(typed: str, offered: str):
     """As bash does on the tab key after Hydra's completion was installed with the documented line."""
-    lines = (ROOT / "docs/daily_work.md").read_text().splitlines()
+    lines = (ROOT / "docs/sweeps.md").read_text().splitlines()
     (install,) = [line for line in lines if line.startswith("eval ")]
     script = f"""{install}
         COMP_LINE='python train/main.py {typed}' COMP_POINT=100 COMP_CWORD=2
