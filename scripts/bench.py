@@ -7,6 +7,7 @@ Usage: python scripts/bench.py train        the app's images/s against a bare lo
        python scripts/bench.py seams        how long training waits at the ends of an epoch and of its evaluation
        python scripts/bench.py index        the index of 1,331,167 images: time to make and to open it, memory
        python scripts/bench.py checkpoint   images/s with and without checkpoints, how long a step is held
+       python scripts/bench.py noise        what noise_scale=true adds to a step of ResNet-50 and of ResNet-8
        python scripts/bench.py plan         images/s on one and two gloo processes of a core, against what plan.py says
 Each writes results/benchmarks/<name>.json and prints a table. Let nothing else run meanwhile. A checkout with changes
 that are not committed is refused: nobody could repeat its figures.
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "seams": ("seams", 7),
     "index": ("index", 3),
     "checkpoint": ("checkpoint", 4),
+    "noise": ("noise", 5),
     "plan": ("planning", 5),
 }
 

@@ -38,6 +38,7 @@ TABLES = {
     ("docs/data.md", "benchmark"): tables.data_table,
     ("docs/data.md", "index"): tables.index_sentence,
     ("README.md", "plan"): tables.plan_table,
+    ("docs/how_large.md", "noise"): tables.noise_table,
     ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
     ("results/README.md", "mlperf"): mlperf.systems_table,

@@ -160,6 +160,18 @@ def optimizer_table() -> str:
     return "\n".join([*lines, "", f"n = {measured['steps']}; {measured_on(measured)}"])
 
 
+def noise_table() -> str:
+    """What the noise scale adds to a step, by ``scripts/bench.py noise``."""
+    path = BENCHMARKS / "noise.json"
+    if not path.exists():
+        return "Not measured yet (`python scripts/bench.py noise`)."
+    measured = json.loads(path.read_text())
+    lines = ["| network | % of the rest of a step: median (min-max) | n |", "|---|---|---|"]
+    for name, f in measured["percent_of_a_step"].items():
+        lines.append(f"| {name} | {f['median']:.2f} ({f['min']:.2f}-{f['max']:.2f}) | {f['n']} |")
+    return "\n".join([*lines, "", measured_on(measured)])
+
+
 def data_table() -> str:
     """Images/s of the input pipelines, by ``scripts/bench.py data``."""
     path = BENCHMARKS / "data.json"
