@@ -177,7 +177,10 @@ def baseline() -> Iterator[Experiment]:
 
 def best_of(kind: str) -> Experiment | None:
     """The best of the trials of (c), once all are done."""
-    trials = tuned(kind)
+    return best_once_done(tuned(kind))
+
+
+def best_once_done(trials: list[Experiment]) -> Experiment | None:
     return min(trials, key=error) if all(e.is_done for e in trials) else None
 
 
@@ -241,8 +244,7 @@ def variance() -> Iterator[Experiment]:
         for kind in VARIANCE:
             trials = variance_trials(preset, kind)
             yield from trials
-            if all(trial.is_done for trial in trials):
-                best = min(trials, key=error)
+            if best := best_once_done(trials):
                 yield from (again("variance", f"{preset}-{kind}", best, seed) for seed in VARIANCE_SEEDS)
 
 

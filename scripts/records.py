@@ -133,11 +133,6 @@ def by_row(records: list[Record]) -> list[list[Record]]:
     return [list(group) for _, group in itertools.groupby(records, key=row)]
 
 
-def main_rows() -> list[list[Record]]:
-    """The seeds of each row of the README's table: the published rows, and SGD at the largest batch."""
-    return by_row([r for r in on_fractals_v1("rows") if r.is_published_row or r.preset == "32k"])
-
-
 def published(name: str) -> list[dict[str, str]]:
     with open(OTHERS / name, newline="") as file:
         return list(csv.DictReader(file))

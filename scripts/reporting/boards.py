@@ -9,7 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from scripts.records import ROOT, Record, layers, main_rows
+from scripts.records import ROOT, Record, by_row, layers, on_fractals_v1
 from train.config.compose import compose
 from train.engine.logger import TAGS
 from train.keys import flatten, free_on_resume
@@ -20,9 +20,10 @@ FOLDER = ROOT / "results" / "tb"
 
 
 def boards() -> dict[Path, bytes]:
-    """The event file of one run for each row of the README's table."""
+    """The event file of one run for each published row of version 1, and for SGD at the largest batch."""
     free = free_on_resume(compose())
-    runs = [seeds[0] for seeds in main_rows()]
+    rows = by_row([r for r in on_fractals_v1("rows") if r.is_published_row or r.preset == "32k"])
+    runs = [seeds[0] for seeds in rows]
     return {FOLDER / run.folder.name / "events.out.tfevents.0": _file(run, free) for run in runs}
 
 

@@ -65,18 +65,16 @@ def main_table() -> str:
     With a column of our own on ImageNet as soon as there is one record.
     """
     top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
-    ours = {row: [r.last for r in on_imagenet(*row)] for row in matrix.ROWS}
-    columns = ["`batch=`", "optimizer, lr", "ImageNet, published", "fractals, ours: mean (seeds)"]
-    columns += ["ImageNet, ours: mean (seeds)"] if any(ours.values()) else []
+    ours = {"fractals": {row: [r.on_report for r in seeds_of("rows", "-".join(row))] for row in matrix.ROWS}}
+    if any(on_imagenet(*row) for row in matrix.ROWS):
+        ours["ImageNet"] = {row: [r.last for r in on_imagenet(*row)] for row in matrix.ROWS}
+    columns = ["`batch=`", "optimizer, lr", "ImageNet, published", *(f"{data}, ours: mean (seeds)" for data in ours)]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for preset, optimizer in sorted(ours, key=lambda row: (PRESETS[row[0]], row[1])):
+    for preset, optimizer in sorted(matrix.ROWS, key=lambda row: (PRESETS[row[0]], row[1])):
         lr = compose("data=imagenet", f"batch={preset}", f"optimizer={optimizer}").optimizer.lr
         is_published = optimizer == PUBLISHED_OPTIMIZER[preset]
-        reached = [r.on_report for r in seeds_of("rows", f"{preset}-{optimizer}")]
         cells = [f"`{preset}`", f"{NAMES[optimizer]}, {lr:g}", top1[str(PRESETS[preset])] if is_published else "-"]
-        cells += [
-            mean_of(values) for values in ((reached, ours[preset, optimizer]) if any(ours.values()) else (reached,))
-        ]
+        cells += [mean_of(reached[preset, optimizer]) for reached in ours.values()]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

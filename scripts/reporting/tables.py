@@ -142,9 +142,8 @@ def training_table() -> str:
     shares = {"app": train["ratio"], **peers["share_of_a_bare_step"]}
     for name, figures_of in {"train": train, "peers": peers}.items():
         for what, f in figures_of["images_per_second"].items():
-            digits = 0 if f["median"] > 100 else 1
-            speed = f"{f['median']:,.{digits}f} ({f['min']:,.{digits}f}-{f['max']:,.{digits}f})"
-            share = "{median:.2f} ({min:.2f}-{max:.2f})".format(**shares[what]) if what in shares else "1"
+            speed = ranged(f, 0 if f["median"] > 100 else 1)
+            share = ranged(shares[what]) if what in shares else "1"
             lines.append(f"| {name}: {what} | {speed} | {share} | {f['n']} |")
     return "\n".join([*lines, "", f"train: {measured_on(train)} peers: {measured_on(peers)}"])
 
@@ -154,7 +153,7 @@ def optimizer_table() -> str:
     measured = json.loads((BENCHMARKS / "optimizer.json").read_text())
     lines = ["| optimizer | x SGD fused: median (min-max) | N | calls | host reads |", "|---|---|---|---|---|"]
     for name, f in measured["optimizers"].items():
-        ratio = "{median:.2f} ({min:.2f}-{max:.2f})".format(**f["ratio_to_sgd_fused"])
+        ratio = ranged(f["ratio_to_sgd_fused"])
         costs = " | ".join("-" if f[key] is None else f"{f[key]:,g}" for key in ("passes", "calls", "host_reads"))
         lines.append(f"| {name} | {ratio} | {costs} |")
     return "\n".join([*lines, "", f"n = {measured['steps']}; {measured_on(measured)}"])
@@ -162,28 +161,20 @@ def optimizer_table() -> str:
 
 def noise_table() -> str:
     """What the noise scale adds to a step, by ``scripts/bench.py noise``."""
-    path = BENCHMARKS / "noise.json"
-    if not path.exists():
-        return "Not measured yet (`python scripts/bench.py noise`)."
-    measured = json.loads(path.read_text())
+    measured = json.loads((BENCHMARKS / "noise.json").read_text())
     lines = ["| network | % of the rest of a step: median (min-max) | n |", "|---|---|---|"]
     for name, f in measured["percent_of_a_step"].items():
-        lines.append(f"| {name} | {f['median']:.2f} ({f['min']:.2f}-{f['max']:.2f}) | {f['n']} |")
+        lines.append(f"| {name} | {ranged(f)} | {f['n']} |")
     return "\n".join([*lines, "", measured_on(measured)])
 
 
 def data_table() -> str:
     """Images/s of the input pipelines, by ``scripts/bench.py data``."""
-    path = BENCHMARKS / "data.json"
-    if not path.exists():
-        return "Not measured on the present code yet (`python scripts/bench.py data`)."
-    measured = json.loads(path.read_text())
+    measured = json.loads((BENCHMARKS / "data.json").read_text())
     lines = ["| pipeline | images/s for each process: median (min-max) |", "|---|---|"]
-    shown = "{median:,.0f} ({min:,.0f}-{max:,.0f})"
-    lines += [f"| {name} | {shown.format(**f)} |" for name, f in measured["images_per_second"].items()]
+    lines += [f"| {name} | {ranged(f, 0)} |" for name, f in measured["images_per_second"].items()]
     lines += ["", "| ratio within a round | median (min-max) |", "|---|---|"]
-    shown = "{median:.2f} ({min:.2f}-{max:.2f})"
-    lines += [f"| {name} | {shown.format(**f)} |" for name, f in measured["ratios"].items()]
+    lines += [f"| {name} | {ranged(f)} |" for name, f in measured["ratios"].items()]
     files = measured["files"]
     n = next(iter(measured["ratios"].values()))["n"]
     about = [
@@ -244,6 +235,11 @@ def scaling_table() -> str:
             f"| {p.predicted:,.0f} | {off} |"
         )
     return "\n".join(lines)
+
+
+def ranged(figures: dict[str, float], digits: int = 2) -> str:
+    """The median of a benchmark's rounds, and their range."""
+    return "{median:,.{d}f} ({min:,.{d}f}-{max:,.{d}f})".format(**figures, d=digits)
 
 
 def measured_on(measured: dict[str, Any]) -> str:
