@@ -103,3 +103,15 @@ def test_a_run_is_judged_by_the_seeds_of_its_own_row(tmp_path: Path, monkeypatch
     assert not holds and "NOT" in line and "\n" not in line
     with pytest.raises(UserError, match="changed settings"):
         reference.judge(seeded(tmp_path / "other", 7, 80.2, epochs=30))
+
+
+def test_a_run_of_a_later_version_is_judged_unless_what_that_added_is_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "ROWS", tmp_path / "rows")
+    for seed, top1 in enumerate((80.0, 80.5, 81.0)):
+        seeded(tmp_path / "rows", seed, top1)
+    lars = {"name": "lars", "lr": 29.0, "variance_reduction": False, "variance_groups": None}
+    assert reference.judge(seeded(tmp_path / "off", 7, 80.2, optimizer=lars, train_only=None))[0]
+    on = ({"optimizer": lars | {"variance_reduction": True}}, {"optimizer": lars | {"name": "x"}}, {"train_only": "fc"})
+    for i, changed in enumerate(on):
+        with pytest.raises(UserError, match="changed settings"):
+            reference.judge(seeded(tmp_path / f"on{i}", 7, 80.2, **changed))

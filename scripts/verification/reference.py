@@ -57,7 +57,19 @@ def seeds(row: str) -> list[Path]:
 def row_of(config: dict[str, Any]) -> str | None:
     """The row whose settings ``config`` has; None where none has."""
     for first in sorted(ROWS.glob("*-seed0/config.yaml")):
-        theirs = yaml.safe_load(first.read_text())
-        if {**theirs, **{k: None for k in FREE}} == {**{k: config.get(k) for k in theirs}, **{k: None for k in FREE}}:
+        if settings_of(yaml.safe_load(first.read_text())) == settings_of(config):
             return first.parent.name.removesuffix("-seed0")
     return None
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    return in_force({key: value for key, value in config.items() if key not in FREE})
+
+
+def in_force(part: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are on; those that a later version added are off at their defaults."""
+    return {
+        key: in_force(value) if isinstance(value, dict) else value
+        for key, value in part.items()
+        if value is not None and value is not False
+    }
