@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 from tests.helpers import MAIN, SMALL, App
 from train.config.compose import compose
@@ -27,8 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    # the same sums on one process and on two, which share the cores
+    # the same sums on one process and on two, which share the cores; here too, where torch has been imported
     os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
     os.environ.pop("IMAGENET_DIR", None)
 
 

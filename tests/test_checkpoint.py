@@ -9,14 +9,13 @@ from unittest import mock
 import pytest
 import torch
 
-from tests.helpers import SMALL, App, assert_same_run, rows
+from tests.helpers import SMALL, App, assert_same_run, rows, train_here
 from train.errors import UserError
 from train.output import checkpoint
 
 
-def test_the_last_two_and_the_best_are_kept(app: App, tmp_path: Path):
-    assert app(*SMALL, "epochs=3", "name=run", "checkpoint.every_minutes=0").returncode == 0
-    run = tmp_path / "runs/run"
+def test_the_last_two_and_the_best_are_kept(tmp_path: Path):
+    run = train_here(tmp_path, *SMALL, "epochs=3", "checkpoint.every_minutes=0")
     kinds = [path.name[:14] for path in checkpoint.newest_first(run / "checkpoints")]
     best = max(rows(run), key=lambda row: (row["val_top1"], -row["step"]))["step"]
     assert sorted(kinds) == [f"best-{best:09d}", "step-000000011", "step-000000012"]
@@ -85,7 +84,7 @@ def one_bit(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut_short, one_bit])
 def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(app: App, tmp_path, uninterrupted, harm):
     arguments = [*SMALL, "epochs=6", "name=run", "checkpoint.every_minutes=0"]
-    app(*arguments, "max_steps=6")
+    train_here(tmp_path / "runs", *arguments, "max_steps=6")
     newest, before = checkpoint.newest_first(tmp_path / "runs" / "run" / "checkpoints")[:2]
     step = checkpoint.NAME.fullmatch(before.name)[2]
     harm(newest)

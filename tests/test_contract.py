@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.helpers import MAIN, ROOT, SMALL, App
+from tests.helpers import MAIN, ROOT, SMALL, App, train_here
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def test_the_report_split_is_scored_once_training_has_ended_and_on_request(run: 
 
 
 def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
-    app(*SMALL, "epochs=2", "max_steps=4", "name=run")
-    (checkpoint,) = (tmp_path / "runs/run/checkpoints").glob("step-*.pt")
-    row = json.loads((tmp_path / "runs/run/log.jsonl").read_text())
+    run = train_here(tmp_path, *SMALL, "epochs=2", "max_steps=4")
+    (checkpoint,) = (run / "checkpoints").glob("step-*.pt")
+    row = json.loads((run / "log.jsonl").read_text())
     assert json.loads(app(*SMALL, f"evaluate={checkpoint}").stdout)["val_loss"] == row["val_loss"]
 
 

@@ -30,6 +30,7 @@ def test_the_training_loop_of_the_readme_of_lars_runs():
     assert values["scheduler"].get_last_lr()[0] < 1e-3 and torch.isfinite(values["loss"])
 
 
+@pytest.mark.slow  # .ci/run runs the program itself
 def test_tables_are_what_the_records_say():
     checked = subprocess.run(
         [sys.executable, ROOT / "scripts" / "report.py", "--check"], capture_output=True, text=True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import SMALL, App, assert_same_run, plan_for, rows
+from tests.helpers import SMALL, App, assert_same_run, plan_for, rows, train_here
 from train.config.compose import compose
 from train.data import loader
 from train.errors import UserError
@@ -63,15 +63,15 @@ def test_without_growth_the_schedule_is_to_the_last_bit_what_it_was(plan: Plan):
     assert all(fixed.as_first(step) == step for step in range(fixed.steps)) and fixed == same
 
 
-def test_stopped_anywhere_it_equals_the_uninterrupted_run_bit_for_bit(app: App, tmp_path: Path):
+def test_stopped_anywhere_it_equals_the_uninterrupted_run_bit_for_bit(tmp_path: Path, capsys):
     for name, stops in (("whole", ()), ("stopped", (5, 8, 10, 17))):
         for stop in (*(f"max_steps={stop}" for stop in stops), "max_steps=null"):
-            done = app(*CHOSEN, f"name={name}", "noise_scale=true", stop)
-            assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "runs/whole", tmp_path / "runs/stopped")
-    logged = rows(tmp_path / "runs/whole")
+            train_here(tmp_path / name, *CHOSEN, "noise_scale=true", stop)
+    assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
+    logged = rows(tmp_path / "whole/run")
     assert [(row["step"], row["images"]) for row in logged] == [(8, 512), (12, 1024), (16, 1536), (18, 2048)]
-    assert "64 from epoch" not in done.stdout and "128 from epoch 1 on, 256 from epoch 3 on" in done.stdout
+    said = capsys.readouterr().out
+    assert "64 from epoch" not in said and "128 from epoch 1 on, 256 from epoch 3 on" in said
 
 
 def test_two_processes_end_as_one(app: App, tmp_path: Path):

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers import SMALL, App, assert_same_run, build, rows, spawn
+from tests.helpers import SMALL, App, assert_same_run, build, rows, spawn, train_here
 from tests.test_step import connected
 from train import app
 from train.config.compose import compose
@@ -66,7 +66,10 @@ def measured(model: nn.Module, batches: list[list[MicroBatch]]) -> Noise:
     return found
 
 
-@pytest.mark.parametrize(("micro", "count"), [(1, 8), (2, 4), (5, 2), (10, 5)])
+SPLITS = [(1, 8), (5, 2), *(pytest.param(*split, marks=pytest.mark.slow) for split in [(2, 4), (10, 5)])]
+
+
+@pytest.mark.parametrize(("micro", "count"), SPLITS)
 def test_it_is_unbiased_against_the_gradients_of_10000_single_images_at_any_split(micro: int, count: int):
     model, data = network(), images(IMAGES)
     gradient_squared, variance = of_single_images(model, data)
@@ -171,13 +174,13 @@ def measure_on(rank: int, size: int, port: int, out: Path, micro: int) -> None:
     world.leave()
 
 
-@pytest.mark.parametrize(("micro", "sizes"), [(32, (1, 2)), (64, (1, 3))], ids=["several each", "one each"])
-def test_one_two_and_three_processes_measure_the_same(tmp_path: Path, micro: int, sizes: tuple[int, int]):
-    for size in sizes:
-        spawn(measure_on, size, tmp_path, micro)
+@pytest.mark.parametrize(("micro", "size"), [(32, 2), (64, 3)], ids=["several each", "one each"])
+def test_one_two_and_three_processes_measure_the_same(tmp_path: Path, micro: int, size: int):
+    measure_on(0, 1, 0, tmp_path, micro)
+    spawn(measure_on, size, tmp_path, micro)
     alone = torch.tensor(json.loads((tmp_path / "1-0.json").read_text()))
-    for rank in range(sizes[1]):
-        other = torch.tensor(json.loads((tmp_path / f"{sizes[1]}-{rank}.json").read_text()))
+    for rank in range(size):
+        other = torch.tensor(json.loads((tmp_path / f"{size}-{rank}.json").read_text()))
         # relative to tr(Sigma) of a whole batch, which is what |G|^2 is a difference of
         assert ((other - alone).abs() <= 1e-4 * (alone.abs() + alone[1] / 192)).all()
 
@@ -202,7 +205,7 @@ def test_the_run_that_has_it_on_is_bit_for_bit_the_run_that_has_it_off(app: App,
     assert_same_run(uninterrupted, tmp_path / "runs/run")
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_on_several_processes_too_on_and_off_are_the_same(app: App, tmp_path: Path, processes: int):
     for name in ("on", "off"):
         chosen = [*SMALL, "batch.total=192", "epochs=1", f"name={name}", f"nproc={processes}"]
@@ -212,18 +215,15 @@ def test_on_several_processes_too_on_and_off_are_the_same(app: App, tmp_path: Pa
     assert_same_run(tmp_path / "runs/on", tmp_path / "runs/off")
 
 
-def test_a_run_that_was_stopped_within_an_epoch_has_the_same_figures(app: App, tmp_path: Path):
+def test_a_run_that_was_stopped_within_an_epoch_has_the_same_figures(tmp_path: Path):
     for name, stops in (("whole", ()), ("stopped", (3, 6))):
         for stop in (*(f"max_steps={stop}" for stop in stops), "max_steps=null"):
-            done = app(*SMALL, "epochs=2", f"name={name}", "noise_scale=true", stop)
-            assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "runs/whole", tmp_path / "runs/stopped")
+            train_here(tmp_path / name, *SMALL, "epochs=2", "noise_scale=true", stop)
+    assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 
 def test_it_is_on_the_board_for_the_network_and_each_layer(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from tests.helpers import train_here
 
     run = train_here(tmp_path, *SMALL, "epochs=2", "noise_scale=true")
     board = EventAccumulator(str(run / "tb")).Reload()

@@ -68,7 +68,7 @@ def test_two_one_and_two_processes_end_as_one(app: App, tmp_path: Path):
 
 def test_a_second_interrupt_leaves_at_once_and_the_last_checkpoint_is_intact(tmp_path: Path):
     # a micro-batch of some seconds
-    arguments = [*SMALL, "model=resnet50", "data.size=128", "batch.micro=128", "epochs=3", "name=run"]
+    arguments = [*SMALL, "model=resnet50", "data.size=96", "batch.micro=128", "epochs=3", "name=run"]
     process = subprocess.Popen([sys.executable, str(MAIN), *arguments, "checkpoint.every_minutes=0"], cwd=tmp_path,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     while not checkpoint.newest_first(tmp_path / "runs/run/checkpoints"):
