@@ -49,7 +49,7 @@ class Variant:
         eps: float | Tensor,
     ) -> Tensor:
         """``trust_ratio`` of all tensors at once; nothing is read on the host."""
-        below = d_norms if self.ratio == "decayed" and d_norms is not None else g_norms + decay * w_norms
+        below = d_norms if d_norms is not None else g_norms + decay * w_norms
         ratios = trust_coef * w_norms / (below + eps)
         if self.max_ratio is not None:
             ratios = ratios.clamp(max=self.max_ratio)

@@ -39,7 +39,7 @@ def test_a_checkpoint_of_another_model_is_refused(app: App, tmp_path: Path):
 
 def test_out_of_gpu_memory_names_the_micro_batch():
     config = compose("batch=8k", "data=imagenet")
-    with pytest.raises(UserError, match="batch.micro=64"), application.joined(config):
+    with pytest.raises(UserError, match="batch.micro=64"), application.process_group(config):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -71,6 +71,19 @@ def test_what_a_kill_left_half_written_is_cleared_away(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_or_abandoned_checkpoint_of_a_later_step_does_not_displace_a_new_one(tmp_path: Path, keep: int):
+    writer = checkpoint.CheckpointWriter(tmp_path, keep)
+    for step in (300, 450):
+        writer.save(step, {"step": step})
+        writer.wait()
+    one_bit(checkpoint.newest_first(tmp_path)[0])
+    writer.save(310, {"step": 310})
+    writer.wait()
+    steps = [torch.load(path)["step"] for path in checkpoint.newest_first(tmp_path)]
+    assert steps == [310, 300][:keep]
+
+
 def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 

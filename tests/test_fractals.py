@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,14 @@ def test_images_of_another_size_than_configured_are_refused(tmp_path):
     root = str(fractals.provide(fractals_config(root=str(tmp_path / "f"))))
     with pytest.raises(UserError, match="is 32x32, not data.size=16: give that size, or another data.root"):
         open_data(fractals_config(root=root, size=16))
+
+
+def test_images_of_0_1_which_have_no_third_split_are_refused_where_it_is_asked_for(tmp_path):
+    root = fractals.provide(fractals_config(root=str(tmp_path / "f")))
+    shutil.rmtree(root / "report")
+    with pytest.raises(UserError, match="has no images to report on: leave out data.split=report"):
+        open_data(fractals_config(root=str(root), split="report"))
+    assert open_data(fractals_config(root=str(root))).report_batches is None
 
 
 def test_a_damaged_image_is_named(tmp_path):

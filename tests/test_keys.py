@@ -47,10 +47,9 @@ def test_every_number_of_a_configuration_has_bounds_or_is_derived_from_one_that_
         "data.size",
         "data.resize",
     }
-    for leaf in (*leaves(compose()), *leaves(compose("data=imagenet"))):
-        if isinstance(leaf.value, (int, float)) and not isinstance(leaf.value, bool) and leaf.name not in derived:
-            bounds = (leaf.key.least, leaf.key.above)
-            assert bounds != (None, None) or leaf.name == "data.progressive.start", leaf.name
+    for name, value, key in (*leaves(compose()), *leaves(compose("data=imagenet"))):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in derived:
+            assert (key.least, key.above) != (None, None) or name == "data.progressive.start", name
 
 
 def test_the_first_value_out_of_bounds_is_named_with_its_key():

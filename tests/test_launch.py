@@ -1,8 +1,10 @@
 """How many processes a run takes on a machine, and how they start."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from tests.helpers import MAIN, SMALL, App, free_port
 from train.config.compose import compose
+from train.config.overrides import parse
 from train.errors import UserError
 from train.processes.launch import launch, process_count
 from train.processes.signals import STOP_SIGNALS
@@ -40,6 +43,15 @@ def test_more_processes_than_gpus_are_refused():
         process_count(9, compose("data=imagenet").batch, 8)
 
 
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """``launch`` leaves the signals that stop a run ignored."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("is_finished", "code"), [(True, 0), (False, 75)])
 def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, code: int
@@ -52,12 +64,16 @@ def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_f
     monkeypatch.setattr("torch.distributed.run.run", run)
     if is_finished:
         (tmp_path / "result.json").touch()
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        assert launch(2, [], tmp_path) == code
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    assert launch(2, [], tmp_path) == code
+
+
+def test_each_job_of_a_sweep_over_nproc_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    threads = []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("train.processes.launch.cores", lambda shared_by: 16 // shared_by)
+    monkeypatch.setattr("torch.distributed.run.run", lambda _settings: threads.append(os.environ["OMP_NUM_THREADS"]))
+    assert [launch(processes, [], tmp_path) for processes in (2, 4)] == [0, 0]
+    assert threads == ["8", "4"] and "OMP_NUM_THREADS" not in os.environ
 
 
 def test_two_torchrun_agents_train_as_one_job(tmp_path: Path):
@@ -94,6 +110,8 @@ def test_torchrun_with_two_processes_shares_one_run_folder(tmp_path: Path):
     assert len(list((tmp_path / "runs").iterdir())) == 1
     refused = subprocess.run([*command, "-m", "batch=256,8k"], cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 1 and refused.stderr.count("error: -m under torchrun") == 1
+    with pytest.raises(UserError, match="^-m under torchrun"):
+        parse(["hydra.mode=MULTIRUN", "seed=0,1"], under_torchrun=True)
 
 
 def test_nproc_starts_the_processes_by_itself_and_a_sweep_follows_job_after_job(app: App, tmp_path: Path):

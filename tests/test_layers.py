@@ -49,6 +49,14 @@ def test_what_a_killed_attempt_logged_after_its_last_checkpoint_is_dropped(tmp_p
     assert path.read_text() == "step,images,layer,trust_ratio\n"
 
 
+@pytest.mark.parametrize("left", ["", "step,im"])
+def test_a_header_that_a_full_disk_cut_short_is_written_anew(tmp_path: Path, left: str):
+    path = tmp_path / "layers.csv"
+    path.write_text(left)
+    LayersLogger(path, 0).layers(1, 100, ["a"], {"trust_ratio": torch.tensor([0.5])})
+    assert path.read_text() == "step,images,layer,trust_ratio\n1,100,a,0.5\n"
+
+
 def test_sgd_measures_no_layers_and_leaves_no_file(tmp_path: Path):
     run = train_here(tmp_path, *SMALL, "batch=256", "epochs=1", "log.layers_every_steps=1")
     assert not (run / "layers.csv").exists()

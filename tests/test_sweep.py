@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers import SMALL, App
-from train.output.sweep import Job, table
+from train.output.sweep import table
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_submitits_local_executor_runs_the_jobs_of_a_sweep(app: App, tmp_path: P
 
 
 def test_a_run_that_did_not_finish_has_no_figures_in_the_table(tmp_path: Path):
-    jobs = [Job({"batch": "8k", "seed": seed}, tmp_path / seed) for seed in "01"]
-    jobs[0].folder.mkdir()
-    (jobs[0].folder / "result.json").write_text('{"last_top1": 73.5, "best_top1": 74.0}')
+    jobs = {tmp_path / seed: {"batch": "8k", "seed": seed} for seed in "01"}
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/result.json").write_text('{"last_top1": 73.5, "best_top1": 74.0}')
     assert table(jobs).splitlines()[1:] == ["0     73.50         74.00", "1     -             -"]

@@ -59,7 +59,7 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 
 
 @contextmanager
-def joined(config: Config) -> Iterator[World]:
+def process_group(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
     set_up_cuda(config.precision)
     world = World.join(config.timeout_minutes)
@@ -98,7 +98,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     world.raise_together(lambda: check_groups(config, plan))
     # before there is a folder, which a network that cannot be made should not leave behind
     model = world.raise_together(lambda: build_model(config, data.classes, world))
-    folder = world.raise_together(lambda: open_folder(config) if world.is_chief else None)
+    folder = world.raise_together(lambda: RunFolder(config.folder, config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
         if folder:
@@ -169,11 +169,6 @@ def check_groups(config: Config, plan: Plan) -> None:
     """Raise UserError unless groups of micro-batches are whole on every process."""
     for total in config.batch.totals:
         config.optimizer.check_groups(total // plan.micro, plan.processes)
-
-
-def open_folder(config: Config) -> RunFolder:
-    assert config.name is not None
-    return RunFolder(Path(config.runs_dir).expanduser().absolute() / config.name, config)
 
 
 def last_state(folder: RunFolder | None, data: Data) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:

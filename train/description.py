@@ -38,7 +38,7 @@ def description(
             f"{plan.steps:,}, each of {100 * plan.total / data.train_images:.2g} % of the training images: "
             f"ImageNet has as many at batch {plan.total * images / data.train_images:,.0f}"
         )
-    if 0 < config.epochs <= warmup_epochs:
+    if config.epochs <= warmup_epochs:
         lines["schedule"] += "; THE RUN ENDS INSIDE THE WARM-UP"
     if config.ema:
         lines["model"] += f", evaluated as the moving average of its weights with decay {config.ema:g}"

@@ -54,47 +54,38 @@ def operational(**properties: Any) -> Any:
     return key(free_on_resume=True, changes_result=False, **properties)
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """A value of a configuration, by its dotted ``name``, and its key."""
-
-    name: str
-    value: Any
-    key: Key
-
-
-def leaves(config: Any, prefix: str = "") -> list[Leaf]:
-    """Every value of ``config``, a dataclass of values and further dataclasses."""
-    found = []
+def leaves(config: Any, prefix: str = "") -> list[tuple[str, Any, Key]]:
+    """Dotted name, value and key of every value of ``config``, a dataclass of values and further dataclasses."""
+    found: list[tuple[str, Any, Key]] = []
     for field in dataclasses.fields(config):
         name, value = f"{prefix}{field.name}", getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             found += leaves(value, f"{name}.")
         else:
-            found.append(Leaf(name, value, field.metadata.get("key", Key())))
+            found.append((name, value, field.metadata.get("key", Key())))
     return found
 
 
 def values(config: Any) -> dict[str, Any]:
     """Every value of ``config`` by its dotted name."""
-    return {leaf.name: leaf.value for leaf in leaves(config)}
+    return {name: value for name, value, _ in leaves(config)}
 
 
 def free_on_resume(config: Any) -> set[str]:
     """The names of the keys whose values may change when a run is resumed."""
-    return {leaf.name for leaf in leaves(config) if leaf.key.free_on_resume}
+    return {name for name, _, key in leaves(config) if key.free_on_resume}
 
 
 def result_settings(config: Any) -> dict[str, Any]:
     """The values on which the result of a run depends, by name."""
-    return {leaf.name: leaf.value for leaf in leaves(config) if leaf.key.changes_result}
+    return {name: value for name, value, key in leaves(config) if key.changes_result}
 
 
 def check_bounds(config: Any) -> None:
     """Raise UserError, naming key and value, for the first value that its key does not allow."""
-    for leaf in leaves(config):
-        if problem := leaf.key.problem(leaf.value):
-            raise UserError(f"{leaf.name}={leaf.value} {problem}")
+    for name, value, key in leaves(config):
+        if problem := key.problem(value):
+            raise UserError(f"{name}={value} {problem}")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -34,8 +34,8 @@ FIXABLE = {
     for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENOENT ENAMETOOLONG EIO".split()
 }
 
-jobs: list[sweep.Job] = []  # of this process, with -m
-asked = Namespace(cfg=None, package=None)  # the flags of the command line
+jobs: dict[Path, dict[str, str]] = {}  # of this process, with -m: overrides by run folder
+flags = Namespace(cfg=None, package=None)  # of the command line
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
@@ -50,8 +50,8 @@ def job(composed: DictConfig) -> float | None:
     try:
         config = typed(composed)
         config.check()
-        if asked.cfg == "job":
-            show(composed, asked.package)
+        if flags.cfg == "job":
+            show(composed, flags.package)
             return None
         # of a file, which may be someone else's, no code is run
         if own := [name for name in config.logger if ":" in name and not any(name in given for given in overrides)]:
@@ -84,16 +84,12 @@ def job(composed: DictConfig) -> float | None:
     if code:
         # on success it returns, so that a sweep continues with its next job
         sys.exit(code)
-    scores = sweep.Job({}, folder_of(config)).scores()
+    scores = sweep.scores(config.folder)
     return scores[0] if scores and config.evaluate is None else None
 
 
 def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def folder_of(config: Config) -> Path:
-    return Path(config.runs_dir).expanduser() / str(config.name)
 
 
 def show(composed: DictConfig, package: str | None) -> None:
@@ -112,9 +108,9 @@ def note_job(config: Config, overrides: list[str]) -> None:
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
     # a search may try the same values again, which is the same run
-    if config.evaluate is None and folder_of(config) not in [job.folder for job in jobs]:
+    if config.evaluate is None:
         values = dict(override.partition("=")[::2] for override in overrides)
-        jobs.append(sweep.Job({key: value.strip("'") for key, value in values.items()}, folder_of(config)))
+        jobs.setdefault(config.folder, {key: value.strip("'") for key, value in values.items()})
 
 
 def start(config: Config, overrides: list[str]) -> int:
@@ -138,8 +134,8 @@ def start(config: Config, overrides: list[str]) -> int:
         # raises when the batch does not divide
         accumulation(config.batch, processes)
         if processes > 1:
-            return launch.launch(processes, overrides, folder_of(config))
-    with app.joined(config) as world:
+            return launch.launch(processes, overrides, config.folder)
+    with app.process_group(config) as world:
         if config.precision == "auto":
             config = replace(config, precision=native_precision(world.device))
         if config.evaluate:
@@ -155,16 +151,16 @@ def main() -> None:
         sys.exit(print_error(UserError("Windows is not supported: run it on Linux, such as WSL 2 or a container")))
     # makes Hydra raise its errors instead of printing them and exiting with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    global asked
+    global flags
     resolvers.register()
     try:
-        asked = parse(sys.argv[1:], "RANK" in os.environ)
-        if asked.help:
+        flags = parse(sys.argv[1:], "RANK" in os.environ)
+        if flags.help:
             print(help_text())
             return
         # Hydra would show a configuration that nobody has checked
-        hydras = Namespace(**{**vars(asked), "cfg": None, "package": None, "resolve": False})
-        sys.argv[1:] = spell(hydras if asked.cfg == "job" else asked)
+        hydras = Namespace(**{**vars(flags), "cfg": None, "package": None, "resolve": False})
+        sys.argv[1:] = spell(hydras if flags.cfg == "job" else flags)
         job()
     except MISTAKES as error:
         sys.exit(refuse(error))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str  # the kind, or a network of torchvision without options
+    name: str  # the kind
 
     @property
     def network(self) -> str:
@@ -28,12 +28,12 @@ class ModelConfig:
 
 
 @dataclass(kw_only=True)
-class ResNet8Config(ModelConfig):
+class CIFARResNetConfig(ModelConfig):
     zero_gamma: bool
 
 
 @dataclass(kw_only=True)
-class ResNet50Config(ResNet8Config):
+class ResNet50Config(CIFARResNetConfig):
     stride_in_1x1: bool
 
 
@@ -47,7 +47,7 @@ class LibraryConfig(ModelConfig):
         return f"{self.name} {self.arch}"
 
 
-def make_resnet8(config: ResNet8Config, classes: int) -> nn.Module:
+def make_cifar_resnet(config: CIFARResNetConfig, classes: int) -> nn.Module:
     # imported here: torch takes seconds
     from train.resnet import cifar_resnet
 
@@ -147,8 +147,8 @@ class Kind:
 
 
 KINDS = {
-    "resnet8": Kind(ResNet8Config, make_resnet8),
-    "resnet20": Kind(ResNet8Config, make_resnet8),
+    "resnet8": Kind(CIFARResNetConfig, make_cifar_resnet),
+    "resnet20": Kind(CIFARResNetConfig, make_cifar_resnet),
     "resnet50": Kind(ResNet50Config, make_resnet50, resnet50_weights),
     "torchvision": Kind(LibraryConfig, make_torchvision, torchvision_weights),
     "timm": Kind(LibraryConfig, make_timm, timm_weights),
@@ -156,13 +156,11 @@ KINDS = {
 
 
 def config_class(name: str) -> type[ModelConfig]:
-    return KINDS[name].config if name in KINDS else ModelConfig
-
-
-def _of_a_kind(config: ModelConfig) -> ModelConfig:
-    """``config``; a plain ``model.name=resnet18`` is torchvision's, as before there was ``model.arch``."""
-    known = config.name in KINDS
-    return config if known else LibraryConfig(name="torchvision", arch=config.name, options=None)
+    if name not in KINDS:
+        raise UserError(
+            f"model.name={name}: the name belongs to model=: give model=NAME or model=torchvision model.arch={name}"
+        )
+    return KINDS[name].config
 
 
 def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = ()) -> nn.Module:
@@ -170,7 +168,6 @@ def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = ()) -> 
 
     Raises UserError for an unknown name, and for a network of a library that cannot be trained on images of ``sizes``.
     """
-    config = _of_a_kind(config)
     make = KINDS[config.name].make
     if not isinstance(config, LibraryConfig):
         return make(config, classes)
@@ -189,7 +186,6 @@ def published_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
 
     Raises UserError when there are none, or when they cannot be downloaded.
     """
-    config = _of_a_kind(config)
     return KINDS[config.name].weights(config, init)
 
 

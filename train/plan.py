@@ -2,9 +2,9 @@
 
 import itertools
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 from train.errors import UserError
 from train.keys import key
@@ -48,15 +48,6 @@ class BatchConfig:
                 )
 
 
-class Part(NamedTuple):
-    """The epochs of one batch."""
-
-    epoch: int  # the first, counted from 0
-    step: int  # its first
-    images: int  # trained on before it
-    total: int  # images of a step
-
-
 @dataclass(frozen=True)
 class Plan:
     """Counts that follow from batch, data and processes.
@@ -75,37 +66,32 @@ class Plan:
     grow: tuple[tuple[int, int], ...] = ()  # the epochs after which the batch is another, and its images
 
     @cached_property
-    def _parts(self) -> list[Part]:
-        parts = [Part(0, 0, 0, self.total)]
-        for epoch, total in self.grow:
-            if epoch < self.epochs:
-                before = parts[-1]
-                steps = (epoch - before.epoch) * (self.train_images // before.total)
-                parts.append(Part(epoch, before.step + steps, before.images + steps * before.total, total))
-        return parts
+    def _first_steps(self) -> list[int]:
+        """The first step of each epoch, and the steps of the run."""
+        steps = (self.train_images // self.total_in(epoch) for epoch in range(self.epochs))
+        return list(itertools.accumulate(steps, initial=0))
 
     def total_in(self, epoch: int) -> int:
         """Images of a step in ``epoch``."""
-        return next(part.total for part in reversed(self._parts) if part.epoch <= epoch)
+        return next((total for first, total in reversed(self.grow) if first <= epoch), self.total)
 
     def accumulation_in(self, epoch: int) -> int:
         return self.total_in(epoch) // self.micro // self.processes
 
     def first_step(self, epoch: int) -> int:
         """Steps before ``epoch``."""
-        part = next(part for part in reversed(self._parts) if part.epoch <= epoch)
-        return part.step + (epoch - part.epoch) * (self.train_images // part.total)
+        return self._first_steps[epoch]
 
     def locate(self, step: int) -> tuple[int, int]:
         """The epoch of ``step``, and the steps before it in that epoch."""
-        part = next(part for part in reversed(self._parts) if part.step <= step)
-        epochs, since = divmod(step - part.step, self.train_images // part.total)
-        return part.epoch + epochs, since
+        epoch = bisect_right(self._first_steps, step) - 1
+        return epoch, step - self._first_steps[epoch]
 
     def images(self, steps: int) -> int:
         """Images trained on after so many ``steps``."""
-        part = next(part for part in reversed(self._parts) if part.step <= steps)
-        return part.images + (steps - part.step) * part.total
+        epoch, since = self.locate(steps)
+        before = sum(self.train_images - self.train_images % self.total_in(e) for e in range(epoch))
+        return before + since * self.total_in(epoch)
 
     def as_first(self, step: int) -> float:
         """The step of the first batch that is as many epochs into the run as ``step``: itself if nothing grows."""
@@ -120,7 +106,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.first_step(self.epochs)
+        return self._first_steps[-1]
 
     def is_evaluated(self, epoch: int) -> bool:
         """Whether there is an evaluation after ``epoch``, counted from 1; always after the last."""
@@ -137,7 +123,7 @@ class Plan:
     @property
     def dropped(self) -> int:
         """Images at the end of each epoch's order that do not fill a global batch, in any epoch at the most."""
-        return max(self.train_images % part.total for part in self._parts)
+        return max(self.train_images % self.total_in(epoch) for epoch in range(self.epochs))
 
 
 def make_plan(batch: BatchConfig, epochs: int, train_images: int, processes: int, evaluate_every: int = 1) -> Plan:

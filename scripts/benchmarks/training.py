@@ -17,6 +17,7 @@ from train.config.compose import compose
 from train.config.schema import Config
 from train.data.kinds import open_data
 from train.engine.precision import native_precision
+from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
 from train.processes.signals import StopRequest
 from train.processes.world import World
@@ -32,7 +33,7 @@ def measure(rounds: int) -> None:
         chosen = settings("batch=32k", f"runs_dir={folder}", "name=bench", f"epochs={rounds + 1}")
         world, data = World(), open_data(chosen.data)
         plan = make_plan(chosen.batch, chosen.epochs, data.train_images, 1)
-        run = app.open_folder(chosen)
+        run = RunFolder(chosen.folder, chosen)
         log = app.open_log(chosen, plan, data, run, None)
         training = app.connect(
             chosen, app.build_model(chosen, data.classes, world), plan, data, world, StopRequest(), run, log

@@ -38,11 +38,6 @@ def typed(composed: DictConfig) -> Config:
         name = OmegaConf.select(composed, f"{part}.name")
         if name is None:
             raise UserError(f"{part}.name has no value: give {part}=...")
-        if part == "model" and str(name) not in model.KINDS and set(composed.model) != {"name"}:
-            # a file of one's own with nothing but a name is a network of torchvision
-            raise UserError(
-                f"model.name={name}: the name belongs to model=: give model=NAME or model=torchvision model.arch={name}"
-            )
         schema[part] = OmegaConf.structured(config_class(str(name)))
     # merged before it is resolved, so that a value of a wrong type is reported under its own key
     merged = OmegaConf.merge(schema, composed)

@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:
 
     parser.error = refuse  # type: ignore[assignment, method-assign]
     flags = parser.parse_intermixed_args(arguments)
-    if flags.multirun and under_torchrun:
+    if under_torchrun and (flags.multirun or any(re.match(r"\+*hydra\.mode=", given) for given in flags.overrides)):
         raise UserError(
             "-m under torchrun would run its second job in the first one's process group: start "
             "`python train/main.py -m ...`, which uses every GPU of the machine"

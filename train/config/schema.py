@@ -6,6 +6,7 @@ sources are in ``configs/``. A key that is declared nowhere is an error.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from train.data.dataset import DataConfig
 from train.errors import UserError
@@ -71,6 +72,11 @@ class Config:
     profile: bool = operational()
     log: LogConfig
     checkpoint: CheckpointConfig
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is recorded."""
+        return Path(self.runs_dir).expanduser().absolute() / str(self.name)
 
     def check(self) -> None:
         """Raise UserError, naming key and value, for the first invalid value or combination."""

@@ -73,6 +73,8 @@ def open_data(config: Config) -> Data:
     train, selection = (read(root / split, config.size) for split in ("train", "val"))
     # images that 0.1 made have no third split
     report = read(root / "report", config.size) if (root / "report").is_dir() else None
+    if report is None and config.split == "report":
+        raise UserError(f"data.root={root} has no images to report on: leave out data.split=report")
     digest = fingerprint(train, selection, *([report] if report else []))
     remark, expected = config.remark, FINGERPRINTS.get(config.shape)
     if expected is not None and digest != expected:

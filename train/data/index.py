@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,65 +34,37 @@ PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("contai
 FOLDER = ".lars-imagenet-index"
 
 
+@dataclass(frozen=True)
 class Index:
     """One split of a data set, its images sorted by class and then by file name without extension.
 
     ``places`` has N rows of offset, size, label and container; the last two are indices into ``classes`` and
-    ``containers``. It is pickled as a path, and the arrays are mapped where they are used.
+    ``containers``. Only the other fields are pickled: the arrays are mapped where they are used.
     """
 
-    def __init__(self, folder: Path, root: Path, split: str) -> None:
-        self._folder, self.root, self.split = folder, root, split
+    folder: Path
+    root: Path
+    split: str
+    layout: str  # its name, for messages
+    access: str  # a key of ``sources.READERS``
+    val_split: str  # what the layout calls the validation images
+    classes: list[str]
+    is_named: bool  # images without names keep their stored order within a class
+    containers: list[str]
+    # Digits that identify these images without reading them: ``NAMES`` of names and labels, in order. A pack's end in a
+    # dash and 16 more, of how it was made.
+    fingerprint: str
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Index, (self._folder, self.root, self.split)
-
-    @cached_property
-    def _about(self) -> dict[str, Any]:
-        return json.loads((self._folder / "index.json").read_text())
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def places(self) -> NDArray[np.void]:
-        return np.load(self._folder / f"{self.split}.npy", mmap_mode="r", allow_pickle=False)
+        return np.load(self.folder / f"{self.split}.npy", mmap_mode="r", allow_pickle=False)
 
     @cached_property
     def names(self) -> NDArray[np.bytes_]:
-        return np.load(self._folder / f"{self.split}-names.npy", mmap_mode="r", allow_pickle=False)
-
-    @property
-    def layout(self) -> str:
-        """The layout's name, for messages."""
-        return self._about["layout"]
-
-    @property
-    def val_split(self) -> str:
-        """What the layout calls the validation images."""
-        return self._about["val_split"]
-
-    @property
-    def access(self) -> str:
-        return self._about["access"]
-
-    @property
-    def classes(self) -> list[str]:
-        return self._about["classes"]
-
-    @property
-    def containers(self) -> list[str]:
-        return self._about["containers"][self.split]
-
-    @property
-    def is_named(self) -> bool:
-        """Whether images have names, which order them within a class; otherwise they keep their stored order."""
-        return self._about["named"]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hexadecimal digits that identify these images without reading them.
-
-        The first ``NAMES`` are of names and labels, in order. A pack's end in a dash and 16 more, of how it was made.
-        """
-        return self._about["fingerprints"][self.split]
+        return np.load(self.folder / f"{self.split}-names.npy", mmap_mode="r", allow_pickle=False)
 
 
 def open_index(root: Path, classes_from: Path | None = None) -> tuple[Index, Index]:
@@ -110,7 +83,12 @@ def open_index(root: Path, classes_from: Path | None = None) -> tuple[Index, Ind
     places = [root / FOLDER, at_home]
     folder = next((place / key for place in places if (place / key).is_dir()), None)
     folder = folder or _made_in(places, key, lambda unfinished: _build(unfinished, root, layout, chosen))
-    train, val = (Index(folder, root, split) for split in SPLITS)
+    about = json.loads((folder / "index.json").read_text())
+    of_both = (about["layout"], about["access"], about["val_split"], about["classes"], about["named"])
+    train, val = (
+        Index(folder, root, split, *of_both, about["containers"][split], about["fingerprints"][split])
+        for split in SPLITS
+    )
     return train, val
 
 

@@ -44,14 +44,15 @@ class RunningStatistics:
         if not self._statistics:
             yield
             return
-        before, counts_before = _concatenated(self._statistics), _concatenated(self._counts)
+        # in few launches: there are a hundred small tensors
+        before, counts_before = torch._foreach_mul(self._statistics, 1.0), torch.stack(self._counts)
         if not self._world.is_chief:
             torch._foreach_zero_(self._statistics)
         try:
             yield
         except BaseException:
-            _copy_into(before, self._statistics)
-            _copy_into(counts_before, self._counts)
+            torch._foreach_copy_(self._statistics, before)
+            torch._foreach_copy_(self._counts, list(counts_before.unbind()))
             raise
 
     def share(self) -> list[Tensor]:
@@ -64,13 +65,3 @@ class RunningStatistics:
         if self._statistics:
             torch._foreach_copy_(self._statistics, sums)
             torch._foreach_add_(self._counts, self.micro_batches * (self._world.size - 1))
-
-
-def _concatenated(tensors: list[Tensor]) -> Tensor:
-    """One flat tensor: with a hundred small ones, kernel launches would cost a GPU more than the copies."""
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def _copy_into(flat: Tensor, tensors: list[Tensor]) -> None:
-    parts = flat.split([t.numel() for t in tensors])
-    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])

@@ -47,9 +47,8 @@ class Position:
     best_top1: float = 0.0
     last_top1: float = 0.0
     lr_scale: float = 1.0  # below 1 after a restart
-    restarts: list[dict[str, float]] = field(
-        default_factory=list
-    )  # after a divergence: from where, to where, with what
+    # after a divergence: from where, to where, with what lr
+    restarts: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from torch.amp import GradScaler
 from train.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the others compute in fp32, tf32 with rounded factors
-TRIED = ("cpu",)  # kinds of device that this program has a record of; scripts/gpu_check.py makes one
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,10 @@ def device_remark(name: str, device: torch.device) -> str:
     """What the reader of the log must know about ``device`` at the precision ``name``; "" where there is nothing."""
     if device.type == "cpu":
         return ""
-    said = [torch.get_device_module(device).get_device_name(device)]
-    if device.type not in TRIED:
-        said.append(
-            f"this program has no record of a run on {device.type} yet (scripts/gpu_check.py tries an NVIDIA GPU)"
-        )
+    said = [
+        torch.get_device_module(device).get_device_name(device),
+        f"this program has no record of a run on {device.type} yet (scripts/gpu_check.py tries an NVIDIA GPU)",
+    ]
     # Volta's are the first, Ampere's the first that know bf16 and TF32
     if name == "fp32" and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         newer = torch.cuda.get_device_capability(device) >= (8, 0)

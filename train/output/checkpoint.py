@@ -94,10 +94,13 @@ class CheckpointWriter:
         content = to_bytes(state)
         path = self.folder / f"{kind}-{step:09d}-{digest(content)}.pt"
         write_whole(path, content)
-        kept = newest_first(self.folder, kind)
-        same = [old for old in kept if old.name.startswith(f"{kind}-{step:09d}-") and old != path]
-        for old in {*same, *kept[1 if kind == "best" else self._keep :]}:
-            old.unlink()
+        # Those of later steps are damaged or abandoned: training has gone back to before them.
+        others = [old for old in newest_first(self.folder, kind) if old != path]
+        earlier = [old for old in others if old.name < f"{kind}-{step:09d}"]
+        kept = earlier[: 0 if kind == "best" else self._keep - 1]
+        for old in others:
+            if old not in kept:
+                old.unlink()
 
 
 def _copied(value: Any) -> Any:

@@ -18,10 +18,13 @@ class LayersLogger(Logger):
     def rewind(self, rows: int, images: int) -> None:
         if not self._path.exists():
             return
-        # a kill may leave half a line
-        header, *lines = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
-        kept = [line for line in lines if int(line.split(",")[1]) <= images]
-        write_whole(self._path, "".join([header, *kept]).encode())
+        # a kill or a full disk may leave half a line, of the header too
+        whole = [line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [*whole[:1], *(line for line in whole[1:] if int(line.split(",")[1]) <= images)]
+        if kept:
+            write_whole(self._path, "".join(kept).encode())
+        else:
+            self._path.unlink()
 
     def layers(self, step: int, images: int, names: list[str], figures: dict[str, Tensor]) -> None:
         columns = [values.tolist() for values in figures.values()]

@@ -21,15 +21,12 @@ class PublishedRange:
         self._preset = preset
         with open(next(path for path in FILES if path.exists()), newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["preset"] == preset]
-        self._is_known = bool(rows)
-        self._epochs, self._low, self._high = (
-            [float(row[column]) for row in rows] for column in ("epoch", "low", "high")
-        )
+        self._epochs, self._low, self._high = ([float(row[key]) for row in rows] for key in ("epoch", "low", "high"))
         self._was_low = False
 
     def remark(self, epoch: int, top1: float) -> str | None:
         """A line for the reader of the log, when ``top1`` after ``epoch`` epochs is below the range or looks lost."""
-        if not self._is_known:
+        if not self._epochs:
             return None
         low = float(np.interp(epoch, self._epochs, self._low))
         high = float(np.interp(epoch, self._epochs, self._high))

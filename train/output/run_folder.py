@@ -19,7 +19,7 @@ from train.output import checkpoint
 # keys that 0.1 wrote into a run's config.yaml and that say nothing of the run
 RETIRED = ("plan.",)
 # keys that it did not have, with the values that a run had without them
-ADDED = {"evaluate_every": 1, "optimizer.variance_reduction": False, "init": None, "train_only": None}
+ADDED = {"evaluate_every": 1, "optimizer.variance_reduction": False}
 
 
 class RunFolder:

@@ -3,34 +3,30 @@
 import json
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run of a sweep: its overrides by key, and its folder."""
-
-    overrides: dict[str, str]
-    folder: Path
-
-    def scores(self) -> tuple[float, float] | None:
-        """Top-1 of the last epoch and of the best, in percent; None if the run is not finished."""
-        path = self.folder / "result.json"
-        result = json.loads(path.read_text()) if path.exists() else None
-        return (result["last_top1"], result["best_top1"]) if result else None
+def scores(folder: Path) -> tuple[float, float] | None:
+    """Top-1 of the last epoch and of the best, in percent, of the run in ``folder``; None if it is not finished."""
+    path = folder / "result.json"
+    result = json.loads(path.read_text()) if path.exists() else None
+    return (result["last_top1"], result["best_top1"]) if result else None
 
 
-def table(jobs: list[Job]) -> str:
-    """A line for each of ``jobs``; below, mean and sample standard deviation of those that differ only by seed."""
-    varied = [key for key in jobs[0].overrides if len({job.overrides[key] for job in jobs}) > 1]
+def table(jobs: dict[Path, dict[str, str]]) -> str:
+    """A line for each of ``jobs``, which are overrides by folder; below, the runs that differ only by seed.
+
+    Of those it has mean and sample standard deviation.
+    """
+    first = next(iter(jobs.values()))
+    varied = [key for key in first if len({overrides[key] for overrides in jobs.values()}) > 1]
     rows = [[*varied, "last top-1 %", "best top-1 %"]]
     seeds: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for job in jobs:
-        values, scores = {key: job.overrides[key] for key in varied}, job.scores()
-        rows.append([*values.values(), *(f"{top1:.2f}" for top1 in scores or ())])
-        if scores:
-            seeds[tuple((values | {"seed": "all"})[key] for key in varied)].append(scores)
+    for folder, overrides in jobs.items():
+        values, reached = {key: overrides[key] for key in varied}, scores(folder)
+        rows.append([*values.values(), *(f"{top1:.2f}" for top1 in reached or ())])
+        if reached:
+            seeds[tuple((values | {"seed": "all"})[key] for key in varied)].append(reached)
     for others, runs in seeds.items():
         if len(runs) > 1:
             columns = zip(*runs, strict=True)

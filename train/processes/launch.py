@@ -43,7 +43,8 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
 
     # its report of failures would bury the one line that the worker has printed
     logging.disable(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores(shared_by=processes)))
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = threads or str(cores(shared_by=processes))
     settings = torchrun.parse_args(["--standalone", "--nproc-per-node", str(processes), str(MAIN), *arguments])
     if hasattr(settings, "signals_to_handle"):
         # older versions of torch have no such option, and SIGUSR1 ends the launcher there
@@ -77,4 +78,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         logging.disable(logging.NOTSET)
+        if threads is None:
+            # the next job of a sweep may have another number of processes
+            del os.environ["OMP_NUM_THREADS"]
     return 0

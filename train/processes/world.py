@@ -5,7 +5,6 @@ Apart from the launcher this is the only file that uses torch.distributed.
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,10 +28,6 @@ def under_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-# process groups of this process, which the jobs of a sweep form one after the other
-_groups = itertools.count(1)
-
-
 def _store(world: World, timeout: timedelta) -> dist.Store | None:
     """The store through which processes exchange their addresses; None for torch's default.
 
@@ -40,13 +35,12 @@ def _store(world: World, timeout: timedelta) -> dist.Store | None:
     of the one that died (pytorch#55967, #135712). So each attempt writes under a prefix of its own. Several machines
     need not agree on the number of attempts, but each attempt there gets a new store.
     """
-    group = next(_groups)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or world.size != world.local_size:
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(host, port, world.size, is_master=False, timeout=timeout)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"lars-imagenet/{attempt}/{group}", store)
+    return dist.PrefixStore(f"lars-imagenet/{attempt}", store)
 
 
 def _set_timeout(device: torch.device, timeout: timedelta) -> None:
@@ -150,18 +144,12 @@ class World:
         try:
             result = function()
         except RunEnded as error:
-            if self.size == 1:
-                raise
             ended = error
-        if self.size > 1:
-            all_ended: list[RunEnded | None] = [None] * self.size
-            dist.all_gather_object(all_ended, ended)
-            first = next((rank for rank, error in enumerate(all_ended) if error is not None), None)
-            if first is not None:
-                raised = all_ended[first] if first != self.rank else ended
-                assert raised is not None
+        for rank, of_rank in enumerate(self.gather(ended)):
+            if of_rank is not None:
+                raised = ended if ended and rank == self.rank else of_rank
                 # the rank that raised it prints it
-                raised.is_said_elsewhere = first != self.rank
+                raised.is_said_elsewhere = rank != self.rank
                 raise raised
         return result  # type: ignore[return-value]
 
