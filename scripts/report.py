@@ -10,20 +10,24 @@ import argparse
 import sys
 
 from scripts.records import ROOT
-from scripts.reporting import (
-    boards,
-    costs,
-    critical_batch,
-    evidence,
-    fractals,
-    imagenet,
-    mlperf,
-    provenance,
-    settings,
-    tables,
-    trust_ratios,
-)
 from train.errors import UserError, print_error
+
+try:
+    from scripts.reporting import (
+        boards,
+        costs,
+        critical_batch,
+        evidence,
+        fractals,
+        imagenet,
+        mlperf,
+        provenance,
+        settings,
+        tables,
+        trust_ratios,
+    )
+except ModuleNotFoundError as missing:
+    sys.exit(print_error(UserError(f"scripts/report.py needs {missing.name}: pip install -e '.[report]'")))
 
 PLOTS = [
     plot
@@ -51,11 +55,11 @@ TABLES = {
     ("results/README.md", "tuned"): evidence.tuned_table,
     ("results/README.md", "fresh"): evidence.fresh_table,
     ("results/README.md", "fresh differences"): evidence.fresh_differences,
-    ("results/README.md", "rows"): tables.rows_table,
-    ("results/README.md", "lr"): tables.lr_table,
-    ("results/README.md", "best"): tables.best_table,
-    ("results/README.md", "recipes"): tables.recipes_table,
-    ("results/README.md", "resnet50"): tables.resnet50_table,
+    ("results/fractals-v1/README.md", "rows"): tables.rows_table,
+    ("results/fractals-v1/README.md", "lr"): tables.lr_table,
+    ("results/fractals-v1/README.md", "best"): tables.best_table,
+    ("results/fractals-v1/README.md", "recipes"): tables.recipes_table,
+    ("results/fractals-v1/README.md", "resnet50"): tables.resnet50_table,
     ("results/README.md", "rehearsal"): tables.rehearsal_table,
     ("results/README.md", "training"): tables.training_table,
     ("docs/settings.md", "settings"): settings.settings,

@@ -12,8 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.verification import manifest, reference, rerun, runs, tables
 from train.errors import UserError, print_error
+
+try:
+    from scripts.verification import manifest, reference, rerun, runs, tables
+except ModuleNotFoundError as missing:
+    sys.exit(print_error(UserError(f"scripts/verify.py needs {missing.name}: pip install -e '.[report]'")))
 
 
 def main() -> int:

@@ -44,12 +44,21 @@ def change(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after, 1))
 
 
+@pytest.mark.parametrize("name", ["verify", "report"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(name: str):
+    code = f"import runpy, sys; sys.modules['scipy'] = None; runpy.run_path('scripts/{name}.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2, f"error: scripts/{name}.py needs scipy: pip install -e '.[report]'\n"
+    )  # fmt: skip
+
+
 def test_one_digit_of_a_log_a_configuration_or_a_table_is_found(copy: Path):
     record = copy / "results" / "fractals-v1" / "rows" / "32k-lars-seed0"
     top1 = json.loads((record / "log.jsonl").read_text().splitlines()[-1])["val_top1"]
     change(record / "log.jsonl", f'"val_top1": {top1}', f'"val_top1": {top1 + 1}')
     change(copy / "results" / "fractals-v1" / "rows" / "8k-lars-seed1" / "config.yaml", "lr: 12.8", "lr: 12.9")
-    change(copy / "results" / "README.md", "| `8k` | SGD | 0.8 | 3 | 95.50", "| `8k` | SGD | 0.8 | 3 | 95.51")
+    change(copy / "results/fractals-v1/README.md", "| `8k` | SGD | 0.8 | 3 | 95.50", "| `8k` | SGD | 0.8 | 3 | 95.51")
     change(copy / "README.md", "| 73.78 |", "| 73.79 |")
     done = verified(copy)
     assert done.returncode == 1
@@ -57,7 +66,7 @@ def test_one_digit_of_a_log_a_configuration_or_a_table_is_found(copy: Path):
         "32k-lars-seed0/log.jsonl: changed since",
         "32k-lars-seed0: result.json and log.jsonl tell different top-1",
         "8k-lars-seed1/config.yaml: changed since",
-        "results/README.md, table 'rows', row '8k': shows '95.51 ± 0.06', the logs give '95.50 ± 0.06'",
+        "results/fractals-v1/README.md, table 'rows', row '8k': shows '95.51 ± 0.06', the logs give '95.50 ± 0.06'",
         "README.md, table 'table', row '8k': shows '73.79', the logs give '73.78'",
     ):
         assert said in done.stderr, said

@@ -370,11 +370,11 @@ TABLES: dict[tuple[str, str], Callable[[Row], Row]] = {
     ("results/README.md", "fresh differences"): fresh_differences,
     ("results/README.md", "mlperf"): mlperf_systems,
     ("results/README.md", "mlperf fits"): mlperf_fits,
-    ("results/README.md", "rows"): v1_rows,
-    ("results/README.md", "lr"): v1_lr,
-    ("results/README.md", "best"): v1_best,
-    ("results/README.md", "recipes"): v1_recipes,
-    ("results/README.md", "resnet50"): v1_resnet50,
+    ("results/fractals-v1/README.md", "rows"): v1_rows,
+    ("results/fractals-v1/README.md", "lr"): v1_lr,
+    ("results/fractals-v1/README.md", "best"): v1_best,
+    ("results/fractals-v1/README.md", "recipes"): v1_recipes,
+    ("results/fractals-v1/README.md", "resnet50"): v1_resnet50,
 }
 
 
