@@ -17,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from scripts.matrix import ROWS
 from scripts.reporting import boards
 from tests.helpers import ROOT, SMALL, free_port, plan_for, train_here
 from train.config.compose import compose
@@ -92,7 +93,7 @@ def test_an_attempt_that_saved_nothing_leaves_nothing_behind(tmp_path: Path):
 def test_committed_boards_show_what_the_records_say():
     names = set()
     for path in boards.boards():
-        shown, record = board(path.parent), ROOT / "results/fractals-v1/rows" / path.parent.name
+        shown, record = board(path.parent), ROOT / "results/fractals/rows" / path.parent.name
         names.add(path.parent.name.rsplit("-", 1)[0])
         rows = [json.loads(line) for line in (record / "log.jsonl").read_text().splitlines()]
         assert [e.step for e in shown.Scalars("validation/top1")] == [row["images"] for row in rows]
@@ -101,7 +102,7 @@ def test_committed_boards_show_what_the_records_say():
             with open(record / "layers.csv", newline="") as file:
                 ratios = [float(r["trust_ratio"]) for r in csv.DictReader(file) if r["layer"] == "fc.weight"]
             assert [e.value for e in shown.Scalars("trust_ratio/fc.weight")] == pytest.approx(ratios)
-    assert names == {"256-sgd", "8k-lars", "16k-lars", "32k-lars", "32k-sgd"}
+    assert names == {f"{preset}-{optimizer}" for preset, optimizer in ROWS}
     assert sum(path.stat().st_size for path in boards.FOLDER.rglob("*") if path.is_file()) < 1_000_000
 
 
@@ -126,7 +127,7 @@ def test_a_browser_shows_the_charts_in_groups_and_the_runs_side_by_side():
             page.goto(f"http://localhost:{port}/#custom_scalars")
             for title in ("accuracy", "optimisation", "throughput", "top-1 (%)"):
                 page.get_by_text(title, exact=True).first.wait_for()
-            page.get_by_text("Matches (5)").first.wait_for()
+            page.get_by_text("Matches (7)").first.wait_for()
             page.goto(f"http://localhost:{port}/#hparams")
             page.reload()
             for title in ("optimizer.lr", "32k-lars-seed0", "32k-sgd-seed0"):

@@ -9,7 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from scripts.records import ROOT, Record, by_row, layers, on_fractals_v1
+from scripts.records import ROOT, Record, layers, on_fractals
 from train.config.compose import compose
 from train.engine.logger import TAGS
 from train.keys import flatten, free_on_resume
@@ -20,10 +20,9 @@ FOLDER = ROOT / "results" / "tb"
 
 
 def boards() -> dict[Path, bytes]:
-    """The event file of one run for each published row of version 1, and for SGD at the largest batch."""
+    """The event file of seed 0 of every row of (a)."""
     free = free_on_resume(compose())
-    rows = by_row([r for r in on_fractals_v1("rows") if r.is_published_row or r.preset == "32k"])
-    runs = [seeds[0] for seeds in rows]
+    runs = [r for r in on_fractals("rows").values() if r.config.seed == 0]
     return {FOLDER / run.folder.name / "events.out.tfevents.0": _file(run, free) for run in runs}
 
 

@@ -331,7 +331,8 @@ def curve_points() -> list[dict[str, object]]:
 
 
 def draw_curves(axes: Axes, rows: Rows) -> None:
-    for (batch, optimizer), runs in itertools.groupby(rows, key=lambda r: (r["batch"], r["optimizer"])):
+    by_batch = sorted(rows, key=lambda r: PRESETS[r["batch"]])
+    for (batch, optimizer), runs in itertools.groupby(by_batch, key=lambda r: (r["batch"], r["optimizer"])):
         label = f"{batch}, {NAMES[optimizer]}"
         for _, points in itertools.groupby(runs, key=lambda r: r["seed"]):
             epochs, errors = columns(list(points), "epoch", "error")
