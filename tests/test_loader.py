@@ -101,8 +101,8 @@ class Streams:
 def test_a_batch_is_made_beside_the_current_stream_which_waits_for_it_and_keeps_its_memory():
     streams = Streams()
     noted = mock.Mock(record_stream=lambda stream: streams.notes.append("record"))
-    with mock.patch.object(torch, "get_device_module", lambda _: streams):
+    with mock.patch.object(torch, "cuda", streams):
         beside = loader.SideStream(torch.device("cuda"))
-    batch = beside(lambda: streams.notes.append("make") or (noted, noted))
+        batch = beside(lambda: streams.notes.append("make") or (noted, noted))
     assert batch == (noted, noted)
     assert streams.notes == ["enter side", "make", "leave side", "wait for side", "record", "record"]

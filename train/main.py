@@ -116,11 +116,11 @@ def note_job(config: Config, overrides: list[str]) -> None:
 def start(config: Config, overrides: list[str]) -> int:
     """Train or evaluate, here or in processes of their own; the exit code."""
     # torch takes seconds to import, so only once the configuration is checked
+    import torch
 
     from train import app
     from train.engine.precision import native_precision
     from train.processes import launch
-    from train.processes.accelerator import accelerators
     from train.processes.limits import raise_open_files
     from train.processes.signals import StopRequest
     from train.processes.world import under_torchrun
@@ -128,7 +128,7 @@ def start(config: Config, overrides: list[str]) -> int:
     raise_open_files()
     stop = StopRequest()
     if not under_torchrun():
-        processes, remark = launch.process_count(config.nproc, config.batch, accelerators())
+        processes, remark = launch.process_count(config.nproc, config.batch, torch.cuda.device_count())
         if remark:
             print(remark, file=sys.stderr)
         # raises when the batch does not divide

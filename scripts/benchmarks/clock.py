@@ -4,11 +4,9 @@ import time
 
 import torch
 
-from train.processes.accelerator import accelerator
-
 
 def now() -> float:
-    """Seconds, once every accelerator of this process has nothing left to do."""
-    if accelerator():
-        torch.accelerator.synchronize()
+    """Seconds, once the GPU of this process has nothing left to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter()

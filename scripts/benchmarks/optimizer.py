@@ -12,7 +12,8 @@ from lars import LARS
 from scripts.benchmarks.clock import now
 from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.traffic import Traffic
-from train.processes.accelerator import accelerator
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def in_turn(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str, list[float]]:
@@ -69,7 +70,7 @@ def measure(rounds: int) -> None:
     total = sum(math.prod(shape) for shape in shapes)
 
     def made(
-        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str = accelerator() or "cpu"
+        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str = DEVICE
     ) -> torch.optim.Optimizer:
         params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in shapes]
         for p in params:

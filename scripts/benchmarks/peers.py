@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from train.cores import cores
 from train.engine.precision import Precision, native_precision
-from train.processes.accelerator import accelerator, accelerators
 
 ROOT = Path(__file__).parents[2]
-DEVICE = torch.device(accelerator() or "cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISION = native_precision(DEVICE)  # bf16 unless the device must emulate it
 # training images: the difference of two runs is free of start and end; a GPU needs more for as long a run
 FEW, MANY = (128, 768) if DEVICE.type == "cpu" else (4096, 36_864)
@@ -43,7 +42,7 @@ def measure(rounds: int) -> None:
     else:
         print("timm is left out: its package has no train script; give TIMM_TRAIN=/path/to/train.py")
     # two processes on the cores of a CPU would only share what the threads of one use
-    counts = (1, 2) if accelerators() > 1 else (1,)
+    counts = (1, 2) if torch.cuda.device_count() > 1 else (1,)
     # a bare step has no peers
     runs = [(name, processes) for name in programs for processes in counts if processes == 1 or name != BARE]
     speeds: dict[str, list[float]] = {}
@@ -150,7 +149,7 @@ def reference_loop(data: Path) -> None:
     distributed, processes = "RANK" in os.environ, int(os.environ.get("WORLD_SIZE", 1))
     if distributed:
         if DEVICE.type != "cpu":
-            torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.distributed.init_process_group()
     normalise = transforms.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     flip = [transforms.RandomHorizontalFlip(), transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float)]
@@ -190,7 +189,7 @@ def bare_loop(data: Path) -> None:
         optimizer.step()
         optimizer.zero_grad()
     if DEVICE.type != "cpu":
-        torch.accelerator.synchronize()
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

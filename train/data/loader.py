@@ -117,20 +117,19 @@ class Normalise:
 class SideStream:
     """Work of a device beside what it is computing, such as the next batch, which is copied and normalised meanwhile.
 
-    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a device
-    without streams it is as if the class were not there.
+    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a CPU it is
+    as if the class were not there.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._streams = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
-        self._side = self._streams.Stream(device) if self._streams else None
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, make: Callable[[], MicroBatch]) -> MicroBatch:
         """What ``make`` returns, for use in the stream that is current now."""
-        if self._streams is None:
+        if self._side is None:
             return make()
-        current = self._streams.current_stream()
-        with self._streams.stream(self._side):
+        current = torch.cuda.current_stream()
+        with torch.cuda.stream(self._side):
             batch = make()
         current.wait_stream(self._side)
         for tensor in batch:

@@ -39,9 +39,6 @@ def native_precision(device: torch.device) -> str:
     """``bf16`` where ``device`` computes in it natively, else ``fp32``."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type != "cpu":
-        supported = getattr(torch.get_device_module(device), "is_bf16_supported", lambda: False)()
-        return "bf16" if supported else "fp32"
     if hasattr(torch.cpu, "get_capabilities"):
         has = torch.cpu.get_capabilities()
         native = has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
@@ -62,11 +59,11 @@ def device_remark(name: str, device: torch.device) -> str:
     if device.type == "cpu":
         return ""
     said = [
-        torch.get_device_module(device).get_device_name(device),
-        f"this program has no record of a run on {device.type} yet (scripts/gpu_check.py tries an NVIDIA GPU)",
+        torch.cuda.get_device_name(device),
+        "this program has no record of a run on a GPU yet (scripts/gpu_check.py makes one)",
     ]
     # Volta's are the first, Ampere's the first that know bf16 and TF32
-    if name == "fp32" and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+    if name == "fp32" and torch.cuda.get_device_capability(device) >= (7, 0):
         newer = torch.cuda.get_device_capability(device) >= (8, 0)
         said.append(f"fp32 LEAVES ITS TENSOR CORES IDLE: give precision={'bf16' if newer else 'fp16'}")
     return "; ".join(said)

@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(processes: int) -> dict[str, Any]:
-    gpus = [kind.get_device_name(i) for kind in (torch.cuda, torch.xpu) for i in range(kind.device_count())]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
         "cores": cores(),

@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.cores import allowance, cores, share
 from train.errors import RunEnded
-from train.processes.accelerator import BACKENDS, accelerator, accelerators
 
 T = TypeVar("T")
 
@@ -59,9 +58,9 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        kind = accelerator()
+        gpus = torch.cuda.device_count()
         # a launcher may show each process one GPU alone
-        self.device = torch.device(kind, local_rank % accelerators()) if kind else torch.device("cpu")
+        self.device = torch.device("cuda", local_rank % gpus) if gpus else torch.device("cpu")
         self.cores = cores(shared_by=local_size)
         self._pending_vote: tuple[dist.Work, Tensor] | None = None
         self.activity = "starting"  # for the message of a process that loses the others
@@ -82,11 +81,11 @@ class World:
         from torch.distributed.nn import functional  # noqa: F401
 
         world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-        kind, backend = world.device.type, "gloo"
-        if kind != "cpu":
-            torch.accelerator.set_device_index(world.device.index)
+        backend = "gloo"
+        if world.device.type == "cuda":
+            torch.cuda.set_device(world.device)
             # gloo in addition: votes and messages travel between CPUs and never wait for a GPU
-            backend = f"cpu:gloo,{kind}:{BACKENDS[kind]}"
+            backend = "cpu:gloo,cuda:nccl"
         timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             backend, store=_store(world, timeout), rank=world.rank, world_size=world.size, timeout=timeout
