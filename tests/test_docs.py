@@ -78,8 +78,12 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_citation_names_the_version_of_the_app():
-    assert OmegaConf.load(ROOT / "CITATION.cff").version == train.__version__
+def test_the_citation_names_the_last_release_and_the_code_is_that_or_later():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.search(r"^## (\d\S+) - (\S+)$", changelog, re.MULTILINE)
+    citation = OmegaConf.load(ROOT / "CITATION.cff")
+    assert released and (citation.version, str(citation["date-released"])) == released.groups()
+    assert train.__version__ == released[1] or ("## Unreleased" in changelog and train.__version__.endswith(".dev0"))
 
 
 def test_all_four_presets_and_the_ablation_are_there():

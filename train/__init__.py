@@ -1,3 +1,3 @@
 """The application: configs -> data, model, optimizer, schedule -> loop -> log, checkpoint -> results."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

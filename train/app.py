@@ -136,12 +136,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             if folder:
                 folder.mark(None)
             stop.defer()
-            while True:
-                try:
-                    training.run(config.max_steps)
-                    break
-                except Diverged as diverged:
-                    restart(training, config, folder, diverged)
+            run_with_restarts(training, config, folder)
             is_over = training.is_finished
             if is_over and data.report_batches:
                 world.activity = "scoring the report split"
@@ -310,6 +305,15 @@ def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:
         and config.optimizer.name == ("sgd" if batch.preset == "256" else "lars")
     )
     return PublishedRange(batch.preset).remark if is_published else lambda epoch, top1: None
+
+
+def run_with_restarts(training: Training, config: Config, folder: RunFolder | None) -> None:
+    """Train to the end of the run, or to ``max_steps``; after a divergence again, where that is allowed."""
+    while True:
+        try:
+            return training.run(config.max_steps)
+        except Diverged as diverged:
+            restart(training, config, folder, diverged)
 
 
 def restart(training: Training, config: Config, folder: RunFolder | None, diverged: Diverged) -> None:

@@ -189,6 +189,7 @@ class Training:
                 f"stopped after step {self.position.step}, everything is saved: start the same command again"
             ) from None
         if self.position.step < self.plan.steps:
+            # by max_steps, or at the target of stop_at_top1, which follows an evaluation
             if self._steps_since_evaluation:
                 self._log_waiting()
             self._check_finite()
