@@ -10,7 +10,8 @@ Usage: python scripts/experiments.py [GROUP] ...                                
 ``longer``  the best SGD and LARS for twice as many epochs, three seeds;
 ``noise``   runs of ``target`` at the best lr with ``noise_scale=true``, two batches, both optimizers, three seeds;
 ``growth``  a batch that grows from 1,024 to 4,096 images, and 4,096 throughout, five seeds;
-``variance``  VR-LARS and LARS at the two largest presets, three trials of lr, five fresh seeds at the best.
+``variance``  VR-LARS and LARS at the two largest presets, three trials of lr, five fresh seeds at the best;
+``learn``  the three experiments of ``docs/learn.md``.
 
 Each run's configuration, rows and result are filed under ``results/fractals/<group>/<run>``. Later runs depend on what
 earlier ones found. Stopped with Ctrl-C and started again, it resumes. The output of a run goes to

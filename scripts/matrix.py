@@ -3,6 +3,7 @@
 Hypotheses, targets and the reasons for these grids stand in ``results/LOG.md``, written down before the first run.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -248,5 +249,18 @@ def variance() -> Iterator[Experiment]:
                 yield from (again("variance", f"{preset}-{kind}", best, seed) for seed in VARIANCE_SEEDS)
 
 
+def learn() -> Iterator[Experiment]:
+    """The commands of the three experiments in ``docs/learn.md``."""
+    sgd = ("batch=16k", "optimizer=sgd")
+    for name, chosen in (("256", ("batch=256",)), ("16k", sgd), ("16k-lr0.025", (*sgd, "optimizer.lr=0.025"))):
+        yield Experiment("learn", f"1-{name}", ("epochs=20", *chosen))
+    for optimizer, warmup, seed in itertools.product(("sgd", "lars"), (0, 5), (0, 1)):
+        chosen = ("batch=8k", f"optimizer={optimizer}", f"schedule.warmup_epochs={warmup}", f"seed={seed}")
+        yield Experiment("learn", f"2-{optimizer}-warmup{warmup}-seed{seed}", ("epochs=20", *chosen))
+    for optimizer in OPTIMIZERS:
+        chosen = ("epochs=60", "batch=32k", f"optimizer={optimizer}", "log.layers_every_epochs=1")
+        yield Experiment("learn", f"3-{optimizer}", chosen)
+
+
 GROUPS = {"rows": rows, "target": target, "tuned": baseline, "fresh": fresh, "longer": longer,
-          "noise": noise, "growth": growth, "variance": variance}  # fmt: skip
+          "noise": noise, "growth": growth, "variance": variance, "learn": learn}  # fmt: skip

@@ -20,6 +20,7 @@ try:
         evidence,
         fractals,
         imagenet,
+        learn,
         mlperf,
         provenance,
         settings,
@@ -31,7 +32,7 @@ except ModuleNotFoundError as missing:
 
 PLOTS = [
     plot
-    for module in (evidence, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs)
+    for module in (evidence, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs, learn)
     for plot in module.PLOTS
 ]
 PICTURES = ROOT / "results" / "plots"
@@ -43,6 +44,7 @@ TABLES = {
     ("docs/data.md", "index"): tables.index_sentence,
     ("README.md", "plan"): tables.plan_table,
     ("docs/how_large.md", "noise"): tables.noise_table,
+    **{("docs/learn.md", name): table for name, table in learn.TABLES.items()},
     ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
     ("results/README.md", "mlperf"): mlperf.systems_table,

@@ -36,11 +36,12 @@ NAMES = {
 def progress_table() -> str:
     """How many of the runs that are asked for so far are done; what is done may ask for more."""
     lines = ["| experiment | done | of the runs asked for so far | diverged |", "|---|---|---|---|"]
-    for label, group in zip("abccdefg", matrix.GROUPS, strict=True):
+    labels = [f"({letter})" for letter in "abccdefg"]
+    for label, group in zip([*labels, "[learn](../docs/learn.md)"], matrix.GROUPS, strict=True):
         asked = list(matrix.GROUPS[group]())
         done = [e for e in asked if e.is_done]
         diverged = sum(e.result is None for e in done)
-        lines.append(f"| ({label}) `{group}` | {len(done)} | {len(asked) or 'waits'} | {diverged} |")
+        lines.append(f"| {label} `{group}` | {len(done)} | {len(asked) or 'waits'} | {diverged} |")
     return "\n".join(lines)
 
 
