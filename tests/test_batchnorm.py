@@ -21,7 +21,7 @@ def test_running_statistics_follow_the_micro_batches_in_global_order():
             with statistics.one_step():
                 for x in micro_batches[2 * rank : 2 * rank + 2]:
                     model(x + step)
-        sums = [torch.stack(shares).sum(0) for shares in zip(*(s.share() for s in ranks), strict=True)]
+        sums = [torch.stack(shares).sum(0) for shares in zip(*(s.part() for s in ranks), strict=True)]
         for statistics in ranks:
             statistics.combine(sums)
     for model in models:

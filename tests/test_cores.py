@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from tests.helpers import join, spawn
-from train.cores import Allowance, quota, share
+from train.cores import Allowance, cores_of, quota
 from train.data.stream import decoders
 
 
@@ -36,7 +36,7 @@ def on(cores: range, machine: str = "a", quota: float | None = None, group: str 
     ],
 )
 def test_cores_are_shared_by_those_that_may_use_them(everyone: list[Allowance], shares: list[int]):
-    assert [share(mine, everyone) for mine in everyone] == shares
+    assert [cores_of(mine, everyone) for mine in everyone] == shares
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (4, 3), (8, 6), (12, 10)])

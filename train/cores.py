@@ -30,7 +30,7 @@ def allowance() -> Allowance:
     return Allowance(machine, frozenset(mask), quota(), f"{host} {MINE.read_text() if MINE.exists() else ''}")
 
 
-def share(mine: Allowance, everyone: Sequence[Allowance]) -> int:
+def cores_of(mine: Allowance, everyone: Sequence[Allowance]) -> int:
     """Cores for the process with ``mine``, at least 1.
 
     A core is shared equally by those of ``everyone`` that may run on it, and a quota by those that have it in common.
@@ -44,7 +44,7 @@ def share(mine: Allowance, everyone: Sequence[Allowance]) -> int:
 
 def cores(shared_by: int = 1) -> int:
     """Cores for each of ``shared_by`` processes that may all use what this one may, at least 1."""
-    return share(mine := allowance(), [mine] * shared_by)
+    return cores_of(mine := allowance(), [mine] * shared_by)
 
 
 def quota(root: Path = CONTROL_GROUPS, mine: Path = MINE) -> float | None:

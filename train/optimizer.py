@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lars import LARS
 
 # the names of the layers measured in the last step, and each measured quantity
-LayerStatistics = tuple[list[str], "dict[str, Tensor]"]
+NamedStatistics = tuple[list[str], "dict[str, Tensor]"]
 
 
 @dataclass(kw_only=True)
@@ -113,7 +113,7 @@ def make_lars(model: nn.Module, config: LARSConfig) -> LARS:
     )
 
 
-def lars_statistics(model: nn.Module, lars: LARS) -> LayerStatistics:
+def lars_statistics(model: nn.Module, lars: LARS) -> NamedStatistics:
     """Trust ratio, weight norm and gradient norm of every adapted layer in the last step; none before the first."""
     known = {id(p): name for name, p in model.named_parameters()}
     names = [known[id(p)] for p in lars.adapted_parameters]
@@ -130,7 +130,7 @@ class Kind:
 
     config: type[OptimizerConfig]
     make: Callable[[nn.Module, Any], Optimizer]
-    layer_statistics: Callable[[nn.Module, Any], LayerStatistics] = lambda model, optimizer: ([], {})
+    layer_statistics: Callable[[nn.Module, Any], NamedStatistics] = lambda model, optimizer: ([], {})
 
 
 KINDS = {"sgd": Kind(SGDConfig, make_sgd), "lars": Kind(LARSConfig, make_lars, lars_statistics)}

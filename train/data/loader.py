@@ -175,14 +175,9 @@ def micro_batches(
         yield from order[start : start + mine].reshape(accumulation, plan.micro)
 
 
-def share(n: int, rank: int, size: int) -> range:
-    """The contiguous part of ``range(n)`` that ``rank`` takes; ``size`` ranks together take each number once."""
-    return range(n * rank // size, n * (rank + 1) // size)
-
-
 def validation_shares(images: int, rank: int, size: int, batch: int = EVAL_BATCH) -> Iterator[NDArray[np.int64]]:
     """This rank's validation indices, ``batch`` at a time; the largest share sets the number of batches for all."""
-    mine = np.array(share(images, rank, size), dtype=np.int64)
+    mine = np.arange(images * rank // size, images * (rank + 1) // size)
     rounds = math.ceil(math.ceil(images / size) / batch)
     for i in range(rounds):
         yield mine[i * batch : (i + 1) * batch]

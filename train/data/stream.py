@@ -88,7 +88,7 @@ class StreamLoader(Loader):
             self._known_remarks.update(remarks)
             parts.append(self._beside(partial(self._normalise, images, labels, flip)))
             if is_last:
-                yield parts[0] if len(parts) == 1 else joined(parts)
+                yield parts[0] if len(parts) == 1 else concatenated(parts)
                 parts = []
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def pieces(epoch: int | None, indices: NDArray[np.int64]) -> Iterator[Piece]:
         yield epoch, indices[start : start + size], start + size >= len(indices)
 
 
-def joined(parts: Sequence[MicroBatch]) -> MicroBatch:
+def concatenated(parts: Sequence[MicroBatch]) -> MicroBatch:
     """One batch of several, its images channels last as theirs."""
     images, labels = zip(*parts, strict=True)
     return torch.cat([part.permute(0, 2, 3, 1) for part in images]).permute(0, 3, 1, 2), torch.cat(labels)

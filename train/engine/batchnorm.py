@@ -19,7 +19,7 @@ class RunningStatistics:
 
         r = sum_p (1 - m)^(k (P - 1 - p)) r_p      where r_p starts from the old r on rank 0 and from 0 elsewhere
 
-    A rank's term is its ``share``; the step sums them in its one all-reduce. ``m`` is each layer's own, and a frozen
+    A rank's term is its ``part``; the step sums them in its one all-reduce. ``m`` is each layer's own, and a frozen
     layer keeps its statistics. ``model`` is the bare module, not DDP's.
     """
 
@@ -55,13 +55,13 @@ class RunningStatistics:
             torch._foreach_copy_(self._counts, list(counts_before.unbind()))
             raise
 
-    def share(self) -> list[Tensor]:
+    def part(self) -> list[Tensor]:
         """This rank's part of the statistics after a step; their sum over all ranks goes to ``combine``."""
         later = self.micro_batches * (self._world.size - 1 - self._world.rank)
         return list(torch._foreach_mul(self._statistics, [k**later for k in self._kept])) if self._statistics else []
 
     def combine(self, sums: list[Tensor]) -> None:
-        """Take the sums of all ranks' shares."""
+        """Take the sums of all ranks' parts."""
         if self._statistics:
             torch._foreach_copy_(self._statistics, sums)
             torch._foreach_add_(self._counts, self.micro_batches * (self._world.size - 1))

@@ -22,7 +22,7 @@ from train.engine.speed import Speed
 from train.engine.step import Step
 from train.engine.stop import StopRequested
 from train.errors import Diverged, Stopped
-from train.optimizer import LayerStatistics
+from train.optimizer import NamedStatistics
 from train.plan import Plan
 
 
@@ -60,7 +60,7 @@ class Training:
     take_step: Step
     evaluate: Evaluation  # of the average where there is one, else of the model
     schedule: Callable[[int], float]  # the lr of a step
-    layer_statistics: Callable[[], LayerStatistics]
+    layer_statistics: Callable[[], NamedStatistics]
     loader: Loader
     seed: int
     plan: Plan
@@ -303,7 +303,7 @@ class Training:
             self._check_finite()
             self.log.scalars(self.images, {"train/loss": value, "train/lr": self.lr(step - 1)})
             top1 = {"top1": self.position.last_top1} if self.position.rows else {}
-            self.log.progress(total, loss=value, **top1, waiting=self._timed.share)
+            self.log.progress(total, loss=value, **top1, waiting=self._timed.waiting_share)
         of_epoch = self.layers_every_epochs and since == 0 and epoch % self.layers_every_epochs == 0
         if of_epoch or self.layers_every_steps and step % self.layers_every_steps == 0:
             self._log_layers()
@@ -332,7 +332,7 @@ class Training:
 
     def _log_waiting(self) -> None:
         # all ranks wait in a step for the one that waited longest
-        waited = max(self.world.gather(self._timed.share))
+        waited = max(self.world.gather(self._timed.waiting_share))
         self.log.scalars(self.images, {"data/waiting_share": waited})
         self._say_remarks(waited if self.world.is_chief else 0.0)
 
@@ -388,7 +388,7 @@ class Timed(Iterator[MicroBatch]):
         self._began, self._waited = time.perf_counter(), 0.0
 
     @property
-    def share(self) -> float:
+    def waiting_share(self) -> float:
         return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
     def __next__(self) -> MicroBatch:

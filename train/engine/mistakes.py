@@ -41,7 +41,9 @@ class Mistakes:
         wrong = torch.where(predictions == labels, -1.0, probabilities)
         # the largest of the batch first, so that few images are copied
         batch = _largest(Worst(wrong, labels, predictions, images))
-        self._kept = batch if self._kept is None else _largest(_joined([self._kept, batch]))
+        if self._kept is not None:
+            batch = _largest(Worst(*map(torch.cat, zip(self._kept, batch, strict=True))))
+        self._kept = batch
 
     def worst(self, world: World, pixels: Callable[[Tensor], Tensor]) -> Worst | None:
         """The images on the chief, their ``pixels`` as uint8 N,H,W,3; None elsewhere, and where nothing was wrong.
@@ -66,10 +68,6 @@ class Mistakes:
         images = torch.empty_like(by_rank)
         images[owners.argsort(stable=True)] = by_rank
         return Worst(numbers[:, 0], numbers[:, 1].long(), numbers[:, 2].long(), images)
-
-
-def _joined(parts: Sequence[Worst]) -> Worst:
-    return Worst(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def _largest(worst: Worst) -> Worst:

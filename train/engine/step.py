@@ -110,7 +110,7 @@ class Step:
             if self.noise
             else loss_sum.new_zeros(sum(p.requires_grad for p in self.model.parameters()))
         )
-        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.share()]
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.part()]
         loss, ballots, squares, *statistics = self.world.totals(mine)
         self.votes.count(ballots)
         self.statistics.combine(statistics)

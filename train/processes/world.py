@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.cores import allowance, cores, share
+from train.cores import allowance, cores, cores_of
 from train.errors import RunEnded
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class World:
         if world.device.type == "cuda":
             _set_timeout(world.device, timeout / 3)
         mine = allowance()
-        world.cores = share(mine, world.gather(mine))
+        world.cores = cores_of(mine, world.gather(mine))
         return world
 
     def leave(self) -> None:
