@@ -134,8 +134,10 @@ def row_of_the_table(machine: Machine) -> Iterator[Claim]:
     if machine.sizes.is_toy:
         yield Claim(sentence, UNTRIED, "a toy does not train the row")
         return
-    folder = run(machine, "row", "batch=32k", "precision=fp32", f"epochs={machine.sizes.row_epochs}")
-    low, high = interval([read(path).last for path in filed])
+    seeds = [read(path) for path in filed]
+    precision = f"precision={seeds[0].config.precision}"
+    folder = run(machine, "row", "batch=32k", precision, f"epochs={machine.sizes.row_epochs}")
+    low, high = interval([seed.last for seed in seeds])
     ended = float(json.loads((folder / "result.json").read_text())["last_top1"])
     yield judged(
         sentence, low <= ended <= high, f"{ended:.2f} %, of {low:.2f} to {high:.2f}", top1=ended, of=[low, high]
