@@ -65,9 +65,16 @@ def train_here(folder: Path, *overrides: str) -> Path:
 
 def build(rank: int, size: int, port: int, *overrides: str) -> tuple[World, Data, Plan, nn.Module, Config]:
     """The app's own parts on one of ``size`` processes."""
-    world, config = join(rank, size, port), compose(*SMALL, *overrides)
+    world = join(rank, size, port)
+    return world, *parts(world, *overrides)
+
+
+def parts(world: World, *overrides: str) -> tuple[Data, Plan, nn.Module, Config]:
+    """The app's own parts on a process that has joined its group."""
+    config = compose(*SMALL, *overrides)
     data = open_data(config.data)
-    return world, data, plan_for(config, data.train_images, size), app.build_model(config, data.classes, world), config
+    plan = plan_for(config, data.train_images, world.size)
+    return data, plan, app.build_model(config, data.classes, world), config
 
 
 def join(rank: int, size: int, port: int) -> World:

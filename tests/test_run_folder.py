@@ -11,7 +11,6 @@ import pytest
 
 from tests.helpers import MAIN, SMALL, App
 from train.config.compose import compose
-from train.config.schema import Config
 from train.errors import Diverged, UserError
 from train.output.run_folder import RunFolder
 
@@ -45,12 +44,8 @@ def test_a_folder_in_use_is_refused_naming_the_process(app: App, tmp_path):
         first.wait()
 
 
-def opened(config: Config) -> RunFolder:
-    return RunFolder(config.folder, config)
-
-
 def test_what_a_diverged_attempt_left_is_gone_when_the_run_goes_on(tmp_path):
-    folder = opened(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))
+    folder = RunFolder(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))
     folder.mark(Diverged(3, "diverged at step 3"))
     (folder.path / "diverged.json").touch()
     folder.mark(None)
@@ -60,10 +55,10 @@ def test_what_a_diverged_attempt_left_is_gone_when_the_run_goes_on(tmp_path):
 @pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("result.json", "{")])
 def test_a_damaged_file_of_a_run_is_named_and_left_as_it_is(tmp_path, name, content):
     settings = compose(*SMALL, "name=run", f"runs_dir={tmp_path}")
-    opened(settings)
+    RunFolder(settings)
     (tmp_path / "run" / name).write_text(content)
     with pytest.raises(UserError, match=f"{name} is damaged: "):
-        _ = opened(settings).result
+        _ = RunFolder(settings).result
     assert (tmp_path / "run" / name).read_text() == content
 
 
@@ -73,4 +68,4 @@ def test_a_file_system_without_locks_is_named(tmp_path):
         mock.patch("fcntl.flock", side_effect=refused),
         pytest.raises(UserError, match=r"run is on a file system without locks .*: mount it with flock, or"),
     ):
-        opened(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))
+        RunFolder(compose(*SMALL, "name=run", f"runs_dir={tmp_path}"))

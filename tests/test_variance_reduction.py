@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from lars import LARS
 from lars.tests.reference import reference
-from tests.helpers import SMALL, App, join, plan_for, spawn, train_here
+from tests.helpers import SMALL, App, join, parts, spawn, train_here
 from tests.test_step import COUNT, connected, difference, gradients, micro_batches, model
 from train import app
 from train.config.compose import compose
-from train.data.kinds import open_data
 from train.data.loader import MicroBatch
 from train.engine.variance_reduction import VarianceReduction
 from train.errors import UserError
@@ -112,9 +111,7 @@ def step_on(rank: int, size: int, port: int, out: Path) -> None:
     world = join(rank, size, port)
     for groups in ("null", "4"):
         chosen = ("optimizer.variance_reduction=true", f"optimizer.variance_groups={groups}", "optimizer.lr=1")
-        config = compose(*SMALL, *chosen, "batch.micro=16")
-        data = open_data(config.data)
-        plan, model = plan_for(config, data.train_images, size), app.build_model(config, data.classes, world)
+        data, plan, model, config = parts(world, *chosen, "batch.micro=16")
         step = app.connect_step(config, plan, world, model)
         taken = data.make_loader(world, 0).training_batches(plan, 0, 0)
         for _ in range(2):

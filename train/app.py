@@ -98,7 +98,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     world.raise_together(lambda: check_groups(config, plan))
     # before there is a folder, which a network that cannot be made should not leave behind
     model = world.raise_together(lambda: build_model(config, data.classes, world))
-    folder = world.raise_together(lambda: RunFolder(config.folder, config) if world.is_chief else None)
+    folder = world.raise_together(lambda: RunFolder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
         if folder:

@@ -71,6 +71,12 @@ class Plan:
         steps = (self.train_images // self.total_in(epoch) for epoch in range(self.epochs))
         return list(itertools.accumulate(steps, initial=0))
 
+    @cached_property
+    def _first_images(self) -> list[int]:
+        """The images trained on before each epoch, and in the run."""
+        whole = (self.train_images - self.train_images % self.total_in(epoch) for epoch in range(self.epochs))
+        return list(itertools.accumulate(whole, initial=0))
+
     def total_in(self, epoch: int) -> int:
         """Images of a step in ``epoch``."""
         return next((total for first, total in reversed(self.grow) if first <= epoch), self.total)
@@ -90,8 +96,7 @@ class Plan:
     def images(self, steps: int) -> int:
         """Images trained on after so many ``steps``."""
         epoch, since = self.locate(steps)
-        before = sum(self.train_images - self.train_images % self.total_in(e) for e in range(epoch))
-        return before + since * self.total_in(epoch)
+        return self._first_images[epoch] + since * self.total_in(epoch)
 
     def as_first(self, step: int) -> float:
         """The step of the first batch that is as many epochs into the run as ``step``: itself if nothing grows."""

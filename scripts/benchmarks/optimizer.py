@@ -9,11 +9,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lars import LARS
-from scripts.benchmarks.clock import now
+from scripts.benchmarks.clock import DEVICE, now
 from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.traffic import Traffic
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def in_turn(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str, list[float]]:
@@ -70,7 +68,7 @@ def measure(rounds: int) -> None:
     total = sum(math.prod(shape) for shape in shapes)
 
     def made(
-        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str = DEVICE
+        make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], device: str | torch.device = DEVICE
     ) -> torch.optim.Optimizer:
         params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in shapes]
         for p in params:

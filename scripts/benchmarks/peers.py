@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 from torchvision import datasets, models, transforms
 from tqdm import tqdm
 
+from scripts.benchmarks.clock import DEVICE
 from train.cores import cores
 from train.engine.precision import Precision, native_precision
 
 ROOT = Path(__file__).parents[2]
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISION = native_precision(DEVICE)  # bf16 unless the device must emulate it
 # training images: the difference of two runs is free of start and end; a GPU needs more for as long a run
 FEW, MANY = (128, 768) if DEVICE.type == "cpu" else (4096, 36_864)

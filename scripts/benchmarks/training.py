@@ -33,7 +33,7 @@ def measure(rounds: int) -> None:
         chosen = settings("batch=32k", f"runs_dir={folder}", "name=bench", f"epochs={rounds + 1}")
         world, data = World(), open_data(chosen.data)
         plan = make_plan(chosen.batch, chosen.epochs, data.train_images, 1)
-        run = RunFolder(chosen.folder, chosen)
+        run = RunFolder(chosen)
         log = app.open_log(chosen, plan, data, run, None)
         training = app.connect(
             chosen, app.build_model(chosen, data.classes, world), plan, data, world, StopRequest(), run, log

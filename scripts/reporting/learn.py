@@ -26,8 +26,8 @@ def shown(experiment: int, head: str, rows: list[str], picture: str) -> str:
     """The table of an experiment with its picture; one line as long as there is no run."""
     if not rows:
         return NOT_RUN
-    columns = "|" + "---|" * (head.count("|") - 1)
-    return "\n".join([head, columns, *rows, "", f"![{picture}](../results/plots/learn-{experiment}.png)"])
+    rule = "|" + "---|" * (head.count("|") - 1)
+    return "\n".join([head, rule, *rows, "", f"![{picture}](../results/plots/learn-{experiment}.png)"])
 
 
 def updates_table() -> str:

@@ -25,11 +25,11 @@ ADDED = {"evaluate_every": 1, "optimizer.variance_reduction": False}
 class RunFolder:
     """``<runs_dir>/<name>/``, claimed for this process until it ends."""
 
-    def __init__(self, path: Path, config: Any) -> None:
-        """Claim ``path`` for ``config``; raises UserError when a live process or another configuration has it."""
-        self.path = path
-        self.checkpoints = path / "checkpoints"
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, config: Any) -> None:
+        """Claim the folder of ``config``; raises UserError when a live process or another configuration has it."""
+        self.path: Path = config.folder
+        self.checkpoints = self.path / "checkpoints"
+        self.path.mkdir(parents=True, exist_ok=True)
         self._claim()
         self._check_configuration(config)
 
