@@ -73,7 +73,7 @@ def warmup_table() -> str:
 
 def loss_points() -> list[dict[str, object]]:
     return [
-        {"optimizer": r.optimizer, "warmup": r.config.schedule.warmup_epochs, "seed": r.config.seed,
+        {"optimizer": r.optimizer, "warmup": int(r.config.schedule.warmup_epochs), "seed": r.config.seed,
          "epoch": row["epoch"], "loss": round(row["train_loss"], 4)}
         for r in ended(2) for row in r.rows
     ]  # fmt: skip
@@ -85,6 +85,7 @@ def draw_loss(axes: Axes, rows: Rows) -> None:
         epochs, losses = columns(list(points), "epoch", "loss")
         label = f"{NAMES[optimizer]}, {'warm-up' if warmup else 'no warm-up'}" if seed == "0" else None
         axes.plot(epochs, losses, WARMUPS[warmup], color=COLOURS[optimizer], linewidth=1, label=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats), each seed")
     axes.set_title("ResNet-8 on fractals, batch=8k (1,024 images a step), 20 epochs", fontsize=10)
