@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -29,6 +29,13 @@ from lars.update import (
 
 # Their weight decay bypasses the gradient, so no trust ratio can scale it.
 DECOUPLED = ("AdamW", "Adafactor", "Muon")
+
+# what other implementations call an argument of ours
+OTHER_NAMES = {
+    **dict.fromkeys(("eta", "eeta", "trust_coeff", "trust_coefficient"), "trust_coef"),
+    "epsilon": "eps",
+    **dict.fromkeys(("trust_clip", "clip_lars_lr"), "clip"),
+}
 
 
 class LARS(Optimizer):
@@ -93,7 +100,7 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizer = None,  # type: ignore[assignment]  # so that LARS(params=...) is answered below
         eps: float = 1e-8,
         trust_coef: float = 0.001,
         *,
@@ -107,31 +114,29 @@ class LARS(Optimizer):
         **unknown: NoReturn,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
+            given = "parameters" if "params" in unknown else type(optimizer).__name__
             raise TypeError(
-                f"LARS wraps a torch.optim.Optimizer, not {type(optimizer).__name__}: "
+                f"LARS wraps a torch.optim.Optimizer, not {given}: "
                 "write LarsSGD(params, lr=...) to build one from parameters"
             )
-        if unknown or not isinstance(momentum, (str, type(None))):
-            name, value = next(iter(unknown.items()), ("momentum", momentum))
-            raise TypeError(
-                f"LARS has no argument {name}={value!r}: arguments of SGD go to the wrapped optimizer, "
-                "or to LarsSGD(params, lr=...)"
-            )
+        of_sgd: dict[str, Any] = {} if isinstance(momentum, (str, type(None))) else {"momentum": momentum}
+        otherwise = "arguments of SGD go to the wrapped optimizer, or to LarsSGD(params, lr=...)"
+        _refuse("LARS", {**unknown, **of_sgd}, otherwise)
         momentum_form = _renamed("momentum", momentum, momentum_form)
         if isinstance(optimizer, LBFGS):
             raise TypeError(
                 "LARS cannot wrap LBFGS, which evaluates its closure many times within a step: wrap torch.optim.SGD"
             )
-        if not (0 <= eps < math.inf and 0 <= trust_coef < math.inf):
-            raise ValueError(f"eps={eps} and trust_coef={trust_coef} must be finite and not negative")
+        if not (0 <= _number(eps) < math.inf and 0 <= _number(trust_coef) < math.inf):
+            raise ValueError(f"eps={eps!r} and trust_coef={trust_coef!r} must be finite and not negative")
         if ratio not in ("paper", "decayed"):
             raise ValueError(f"ratio={ratio!r} is not one of 'paper', 'decayed'")
         if momentum_form not in ("torch", "caffe", "nus"):
             raise ValueError(f"momentum_form={momentum_form!r} is not one of 'torch', 'caffe', 'nus'")
         if momentum_form != "torch" and not isinstance(optimizer, SGD):
             raise ValueError(f"momentum_form={momentum_form!r} needs a torch.optim.SGD, not {type(optimizer).__name__}")
-        if any(bound is not None and not bound > 0 for bound in (max_ratio, clamp)):
-            raise ValueError(f"max_ratio={max_ratio} and clamp={clamp} must be above 0, or None")
+        if any(bound is not None and not _number(bound) > 0 for bound in (max_ratio, clamp)):
+            raise ValueError(f"max_ratio={max_ratio!r} and clamp={clamp!r} must be above 0, or None")
         self.optim = optimizer
         self.eps = eps
         self.trust_coef = trust_coef
@@ -157,20 +162,23 @@ class LARS(Optimizer):
         # the parameters that the last step adapted and what it measured of them, group by group
         self._measured: list[tuple[list[Tensor], LayerStatistics]] = []
         for group in self.optim.param_groups:
-            group.setdefault("lars", True)
-            group.setdefault("trust_coef", self.trust_coef)
-            group.setdefault("lars_eps", self.eps)
-            if not (0 <= group["trust_coef"] < math.inf and 0 <= group["lars_eps"] < math.inf):
-                raise ValueError(
-                    f"a group's trust_coef={group['trust_coef']} and lars_eps={group['lars_eps']} "
-                    "must be finite and not negative"
-                )
-            decoupled = type(self.optim).__name__ in DECOUPLED or group.get("decoupled_weight_decay")
-            if group["lars"] and decoupled and group.get("weight_decay", 0) != 0:
-                raise ValueError(
-                    f"{type(self.optim).__name__} has decoupled weight decay, which no trust ratio can scale: "
-                    f"give it weight_decay=0, not {group['weight_decay']}, or use a base with L2 decay"
-                )
+            group.update(self._filled(group))
+
+    def _filled(self, group: dict[str, Any]) -> dict[str, Any]:
+        """``group`` with what it lacks; ValueError when LARS cannot step it."""
+        filled = {"lars": True, "trust_coef": self.trust_coef, "lars_eps": self.eps, **group}
+        if not all(0 <= _number(filled[key]) < math.inf for key in ("trust_coef", "lars_eps")):
+            raise ValueError(
+                f"a group's trust_coef={filled['trust_coef']!r} and lars_eps={filled['lars_eps']!r} "
+                "must be finite and not negative"
+            )
+        decoupled = type(self.optim).__name__ in DECOUPLED or filled.get("decoupled_weight_decay")
+        if filled["lars"] and decoupled and filled.get("weight_decay", 0) != 0:
+            raise ValueError(
+                f"{type(self.optim).__name__} has decoupled weight decay, which no trust ratio can scale: "
+                f"give it weight_decay=0, not {filled['weight_decay']}, or use a base with L2 decay"
+            )
+        return filled
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("optim", "eps", "trust_coef", "variant")
@@ -207,7 +215,7 @@ class LARS(Optimizer):
         # keys that the saved groups lack, such as those of a plain SGD, keep their values here
         ours = [{k: g[k] for k in ("lars", "trust_coef", "lars_eps")} for g in self.param_groups]
         saved = state_dict["param_groups"]
-        groups = [{**mine, **group} for mine, group in zip(ours, saved, strict=True)]
+        groups = [self._filled({**mine, **group}) for mine, group in zip(ours, saved, strict=True)]
         self.optim.load_state_dict({**state_dict, "param_groups": groups})
         self._fill_groups()
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -217,6 +225,7 @@ class LARS(Optimizer):
         self.optim.zero_grad(set_to_none=set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self._filled({**self.defaults, **param_group})
         self.optim.add_param_group(param_group)
         self._fill_groups()
 
@@ -251,8 +260,10 @@ class LARS(Optimizer):
     def _names(self) -> dict[Tensor, str]:
         known: dict[Tensor, str] = {}
         for g, group in enumerate(self.param_groups):
-            given = group.get("param_names") or [f"{g}.{i}" for i in range(len(group["params"]))]
-            known.update(zip(group["params"], given, strict=True))
+            count, given = len(group["params"]), group.get("param_names") or ()
+            # of a group that ZeRO has divided, the names are those of all its tensors
+            names = given if len(given) == count else [f"{g}.{i}" for i in range(count)]
+            known.update(zip(group["params"], names, strict=True))
         return known
 
     def first_not_finite(self) -> tuple[str, str] | None:
@@ -294,6 +305,8 @@ class LARS(Optimizer):
                 raise RuntimeError(
                     f"LARS takes the norms of a group on one device, not on {devices}: make a group of each"
                 )
+            if self.variant.momentum_form == "nus":
+                self._check_nus(group)
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is not None:
@@ -302,6 +315,8 @@ class LARS(Optimizer):
         if found_inf is None:
             self._step_all()
         else:
+            # a step that is not taken has measured nothing
+            self._measured.clear()
             unless_overflow(found_inf, params, self.state, self._step_all)
         return loss
 
@@ -337,20 +352,30 @@ class LARS(Optimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> LayerStatistics | None:
         """Step a group of a plain SGD without calling it; None where only the base's own step will do."""
-        base = self.optim
-        # a subclass, a hook or a scheduler on the base must see its step
-        watched = "step" in vars(base) or base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
-        if type(base) is not SGD or watched:
+        if not self._is_base_plain():
             return None
         for takes, step in ((takes_fused_cpu, fused_cpu), (takes_multi_tensor, multi_tensor)):
             if takes(group, params, self.variant):
                 return step(group, params, self._buffers(group, params), self.variant)
-        if self.variant.momentum_form == "nus":
+        return None
+
+    def _is_base_plain(self) -> bool:
+        """Whether the base is an SGD whose own step nobody watches: a subclass, a hook or a scheduler must see it."""
+        base = self.optim
+        watched = "step" in vars(base) or base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
+        return type(base) is SGD and not watched
+
+    def _check_nus(self, group: dict[str, Any]) -> None:
+        """Raise ValueError where only the base's own step would do, which cannot have the ratio outside the buffer."""
+        if not self._is_base_plain():
+            raise ValueError(
+                "momentum_form='nus' needs the step of LARS itself: put hooks and schedulers on it, not on the SGD"
+            )
+        if group["dampening"] or group.get("differentiable"):
             raise ValueError(
                 f"momentum_form='nus' supports neither dampening={group['dampening']} nor "
                 f"differentiable={group.get('differentiable', False)}: leave both out, or take momentum_form='torch'"
             )
-        return None
 
     def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         if not group["momentum"]:
@@ -381,10 +406,6 @@ def _scale_for_base(
     group: dict[str, Any], params: list[Tensor], variant: Variant
 ) -> tuple[LayerStatistics, Callable[[], None]]:
     """Put scaled gradients and weight decay 0 into ``group`` for its base, and return how to restore both."""
-    if variant.momentum_form == "nus":
-        raise ValueError(
-            "momentum_form='nus' needs the step of LARS itself: put hooks and schedulers on it, not on the SGD"
-        )
     measured, scaled = scaled_gradients(group, params, variant)
     return measured, _hand_over(group, params, scaled, lr=1.0 if variant.momentum_form == "caffe" else None)
 
@@ -414,6 +435,20 @@ def _concatenated(parts: list[Tensor]) -> Tensor:
     return torch.cat([part.to(parts[0]) for part in parts]) if parts else torch.empty(0)
 
 
+def _refuse(kind: str, unknown: Mapping[str, Any], otherwise: str) -> None:
+    """Raise TypeError where there are ``unknown`` arguments, with our name for the first one, or else ``otherwise``."""
+    for name, value in unknown.items():
+        ours = OTHER_NAMES.get(name)
+        raise TypeError(
+            f"{kind} has no argument {name}={value!r}: {f'it is called {ours} here' if ours else otherwise}"
+        )
+
+
+def _number(x: object) -> float:
+    """``x`` as a float; NaN for what is no number."""
+    return float(x) if isinstance(x, SupportsFloat) else math.nan
+
+
 def _renamed(old: str, given: str | None, momentum_form: str) -> str:
     """``momentum_form``, or the value ``given`` under its ``old`` name; to be removed in the next release."""
     if given is None:
@@ -426,8 +461,9 @@ class LarsSGD(LARS):
     """``LARS`` around a ``torch.optim.SGD`` of its own, for code that builds an optimizer from a class and numbers.
 
     For example ``ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, lr=29.0, momentum=0.9)``. Arguments are
-    those of ``torch.optim.SGD`` and ``LARS``; ``momentum`` is SGD's number. ``variant``, the name of
-    ``momentum_form`` in lars 0.1, is deprecated.
+    those of ``torch.optim.SGD`` and ``LARS``, except for those that choose how SGD is computed; ``momentum`` is SGD's
+    number. The default ``lr`` is SGD's, which is far too small for LARS. ``variant``, the name of ``momentum_form`` in
+    lars 0.1, is deprecated.
     """
 
     def __init__(
@@ -435,20 +471,29 @@ class LarsSGD(LARS):
         params: Iterable[Any],
         lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
-        weight_decay: float = 0.0,
         *,
+        weight_decay: float = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
         maximize: bool = False,
         eps: float = 1e-8,
         trust_coef: float = 0.001,
+        ratio: str = "paper",
         momentum_form: str = "torch",
+        clip: bool = False,
+        max_ratio: float | None = None,
+        clamp: float | None = None,
+        skip_without_decay: bool = False,
         variant: str | None = None,
-        **options: Any,
+        **unknown: NoReturn,
     ) -> None:
+        _refuse("LarsSGD", unknown, "see help(LarsSGD) for those that it has")
         sgd = SGD(
             params, lr=lr, momentum=momentum, weight_decay=weight_decay, dampening=dampening, nesterov=nesterov,
             maximize=maximize,
         )  # fmt: skip
         momentum_form = _renamed("variant", variant, momentum_form)
-        super().__init__(sgd, eps, trust_coef, momentum_form=momentum_form, **options)
+        super().__init__(
+            sgd, eps, trust_coef, ratio=ratio, momentum_form=momentum_form, clip=clip, max_ratio=max_ratio,
+            clamp=clamp, skip_without_decay=skip_without_decay,
+        )  # fmt: skip

@@ -56,7 +56,7 @@ def _is_dense_cpu(x: Tensor) -> bool:
 def fused_cpu(
     group: dict[str, Any], params: Sequence[Tensor], buffers: Sequence[Tensor], variant: Variant
 ) -> LayerStatistics:
-    """SGD on a CPU: each tensor's norms by dot products, then its update while it is still in cache.
+    """SGD on a CPU: each tensor's norms by dot products, then its update by torch's fused SGD.
 
     torch's fused SGD computes ``v = momentum v + (1 - dampening) (g + decay w)``. The ratio is passed in the place of
     ``1 - dampening``, so no temporary of a parameter's size is allocated. The statistics are float32 on the CPU.

@@ -61,12 +61,12 @@ def momentum_step(w: Tensor, v: Tensor, d: Tensor, lr: float) -> None:
 
 
 def torchlars(w, g, v, group):
-    """kakaobrain/torchlars torchlars/lars.py, around SGD: every tensor is adapted."""
+    """https://github.com/kakaobrain/torchlars/blob/HEAD/torchlars/lars.py, around SGD: every tensor is adapted."""
     momentum_step(w, v, (g + group["weight_decay"] * w) * paper_ratio(w, g, group["weight_decay"], 1e-8), group["lr"])
 
 
 def apex_larc(w, g, v, group):
-    """NVIDIA/apex apex/parallel/LARC.py: trust coefficient 0.02 and clipping are its defaults."""
+    """https://github.com/NVIDIA/apex/blob/HEAD/apex/parallel/LARC.py: trust 0.02 and clipping by default."""
     if float(w.norm()) and float(g.norm()):
         ratio = min(paper_ratio(w, g, group["weight_decay"], 1e-8, 0.02) / group["lr"], 1.0)
         g = (g + group["weight_decay"] * w) * ratio
@@ -74,22 +74,26 @@ def apex_larc(w, g, v, group):
 
 
 def bolts(w, g, v, group):
-    """Lightning-Universe/lightning-bolts pl_bolts/optimizers/lars.py: a group without weight decay is plain SGD."""
+    """https://github.com/Lightning-Universe/lightning-bolts/blob/HEAD/src/pl_bolts/optimizers/lars.py, which
+    https://github.com/Lightning-Universe/lightning-flash/blob/HEAD/src/flash/core/optimizers/lars.py copies: a group
+    without weight decay is plain SGD."""
     if group["weight_decay"]:
         g = (g + group["weight_decay"] * w) * paper_ratio(w, g, group["weight_decay"], 1e-8)
     momentum_step(w, v, g, group["lr"])
 
 
 def solo_learn(w, g, v, group):
-    """vturrisi/solo-learn solo/utils/lars.py with exclude_bias_n_norm_lars: tensors of one dimension are plain."""
+    """https://github.com/vturrisi/solo-learn/blob/HEAD/solo/utils/lars.py with exclude_bias_n_norm_lars: tensors of
+    one dimension are plain."""
     if w.ndim != 1:
         g = (g + group["weight_decay"] * w) * paper_ratio(w, g, group["weight_decay"], 1e-8)
     momentum_step(w, v, g, group["lr"])
 
 
 def fair(w, g, v, group):
-    """facebookresearch: barlowtwins main.py and vicreg main_vicreg.py (both filters on: tensors of one dimension),
-    moco-v3 moco/optimizer.py and mae util/lars.py (at most one dimension). The norm is of the decayed gradient."""
+    """https://github.com/facebookresearch: barlowtwins/blob/HEAD/main.py and vicreg/blob/HEAD/main_vicreg.py (both
+    filters on: tensors of one dimension), moco-v3/blob/HEAD/moco/optimizer.py and mae/blob/HEAD/util/lars.py (at most
+    one dimension). The norm is of the decayed gradient."""
     if w.ndim > 1:
         d = g + DECAY * w
         norms = float(w.norm()), float(d.norm())
@@ -98,33 +102,42 @@ def fair(w, g, v, group):
 
 
 def fused_lars(w, g, v, group):
-    """ROCm/apex apex/optimizers/fused_lars.py and csrc/multi_tensor_lars.cu: lr in the buffer, eps 0."""
+    """https://github.com/ROCm/apex/blob/HEAD/apex/optimizers/fused_lars.py and csrc/multi_tensor_lars.cu there: lr in
+    the buffer, eps 0."""
     ratio = 1.0 if group.get("is_skipped") else paper_ratio(w, g, group["weight_decay"], 0.0)
     v.mul_(0.9).sub_(group["lr"] * ratio * (g + group["weight_decay"] * w))
     w.add_(v)
 
 
 def nus(w, g, v, group):
-    """NUS-HPC-AI-Lab/LARS-ImageNet-PyTorch lars.py: the ratio outside the buffer, at most 50; elements within 10."""
+    """https://github.com/NUS-HPC-AI-Lab/LARS-ImageNet-PyTorch/blob/HEAD/lars.py: the ratio outside the buffer, at most
+    50; elements within 10."""
     ratio = min(paper_ratio(w, g, group["weight_decay"], 1e-5), 50.0) if w.ndim > 1 else 1.0
     v.mul_(0.9).add_((g + group["weight_decay"] * w).clamp(-10, 10))
     w.sub_(group["lr"] * ratio * v)
 
 
 def intel(w, g, v, group):
-    """mlcommons/training_results_v3.0 Intel/benchmarks/resnet/.../fuse_lars.patch: as NUS, without cap and clamp;
-    biases keep their weight decay, norm layers do not."""
+    """https://github.com/mlcommons/training_results_v3.0 Intel/benchmarks/resnet/.../fuse_lars.patch: as NUS, without
+    cap and clamp; biases keep their weight decay, norm layers do not. In training_results_v2.1,
+    Intel/benchmarks/resnet/implementations/pytorch-cpu/lars.py, biases have none either."""
     ratio = paper_ratio(w, g, group["weight_decay"], 0.0) if w.ndim > 1 else 1.0
     v.mul_(0.9).add_(g + group["weight_decay"] * w)
     w.sub_(group["lr"] * ratio * v)
 
 
 def mlperf(w, g, v, group):
-    """mlcommons/training image_classification/tensorflow2/lars_optimizer.py: skipped variables get no decay
-    either, and its epsilon 0 means Keras' 1e-7."""
-    d, ratio = (g + DECAY * w, paper_ratio(w, g, DECAY, 1e-7)) if w.ndim > 1 else (g, 1.0)
-    v.mul_(0.9).add_(group["lr"] * ratio * d)
-    w.sub_(v)
+    """https://github.com/mlcommons/training/blob/615ad0a2/image_classification/tensorflow2/lars_optimizer.py: skipped
+    variables get no decay either, and its epsilon 0 means Keras' 1e-7."""
+    habana(w, g, v, group, eps=1e-7)
+
+
+def habana(w, g, v, group, eps=0.0):
+    """https://github.com/HabanaAI/gaudi-pytorch-bridge/blob/HEAD/tests/cpp/common_functions_custom_kernel_tests.cpp,
+    runLarsOptTest and runResourceApplyMomentumOptTest; MLPerf's train.py passes eps 0 and a mask of names."""
+    d, ratio = (g + DECAY * w, paper_ratio(w, g, DECAY, eps)) if w.ndim > 1 else (g, 1.0)
+    v.mul_(0.9).sub_(group["lr"] * ratio * d)
+    w.add_(v)
 
 
 def of_timm(groups: Groups, **options: Any) -> Optimizer:
@@ -185,6 +198,14 @@ ROWS: dict[str, tuple[Callable[[Groups], Optimizer], Callable[[Groups], Optimize
     "Intel, MLPerf 3.0": (
         lambda p: Restated([p[0], {**p[1], "weight_decay": DECAY}], intel),
         lambda p: lars_sgd(excluded(p, weight_decay=DECAY), momentum_form="nus", eps=0.0),
+    ),
+    "Intel, MLPerf 2.1": (
+        lambda p: Restated(p, intel),
+        lambda p: lars_sgd(excluded(p), momentum_form="nus", eps=0.0),
+    ),
+    "Habana, MLPerf 2.0 to 3.0": (
+        lambda p: Restated(p, habana),
+        lambda p: lars_sgd(excluded(p), momentum_form="caffe", eps=0.0),
     ),
     "MLPerf": (lambda p: Restated(p, mlperf), lambda p: lars_sgd(excluded(p), momentum_form="caffe", eps=1e-7)),
     "pytorch_optimizer": (lambda p: of_pytorch_optimizer(p, False), lambda p: lars_sgd(excluded(p), eps=0.0)),

@@ -1,5 +1,6 @@
 """What LARS refuses, and what it says: each message names the value and the fix, and no weight has moved."""
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lars import LARS, LarsSGD, load_torchlars
+from lars import LARS, LarsSGD, load_torchlars, split_parameters
 from lars.tests.reference import assert_equal, gradients, stepped, tensors
 
 
@@ -18,16 +19,36 @@ def test_parameters_instead_of_an_optimizer_lead_to_lars_sgd(given, options):
         LARS(given, **options)
 
 
-@pytest.mark.parametrize("options", [{"lr": 1.0}, {"momentum": 0.9}, {"trust_coeff": 0.1}])
+def test_parameters_by_keyword_lead_to_lars_sgd_too():
+    with pytest.raises(TypeError, match=r"not parameters: write LarsSGD\(params, lr=...\)"):
+        LARS(params=tensors(), lr=1.0)
+
+
+@pytest.mark.parametrize("options", [{"lr": 1.0}, {"momentum": 0.9}, {"warmup": 5}])
 def test_an_argument_of_sgd_or_a_misspelt_one_is_named(options):
     (name, value) = next(iter(options.items()))
     with pytest.raises(TypeError, match=rf"LARS has no argument {name}={value}: .* LarsSGD\(params, lr=...\)"):
         LARS(torch.optim.SGD(tensors(), lr=0.1), **options)
 
 
+@pytest.mark.parametrize("other", ["eta", "eeta", "trust_coeff", "trust_coefficient", "epsilon", "trust_clip"])
+def test_what_other_implementations_call_an_argument_is_answered_with_its_name_here(other):
+    with pytest.raises(TypeError, match=f"LarsSGD has no argument {other}=0.1: it is called (trust_coef|eps|clip) "):
+        LarsSGD(tensors(), lr=1.0, **{other: 0.1})
+
+
+@pytest.mark.parametrize("other", ["fused", "foreach", "lars"])
+def test_lars_sgd_does_not_lead_to_itself(other):
+    with pytest.raises(TypeError, match=rf"LarsSGD has no argument {other}=True: see help\(LarsSGD\)"):
+        LarsSGD(tensors(), lr=1.0, **{other: True})
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "eps=-1 and trust_coef=0.001 must be": {"eps": -1},
     "eps=1e-08 and trust_coef=nan must be": {"trust_coef": float("nan")},
+    "eps='1e-8' and trust_coef=0.001 must be": {"eps": "1e-8"},
+    "eps=1e-08 and trust_coef=None must be": {"trust_coef": None},
+    "max_ratio='50' and clamp=None must be above 0, or None": {"max_ratio": "50"},
     "ratio='papers' is not one of 'paper', 'decayed'": {"ratio": "papers"},
     "momentum_form='tf' is not one of": {"momentum_form": "tf"},
     "max_ratio=0 and clamp=None must be above 0, or None": {"max_ratio": 0},
@@ -41,6 +62,30 @@ def test_a_value_out_of_range_is_named(message):
         LarsSGD(tensors(), **{"lr": 0.1, **WRONG[message]})
 
 
+def test_lbfgs_is_refused_with_the_way_out():
+    with pytest.raises(TypeError, match="LARS cannot wrap LBFGS, .*: wrap torch.optim.SGD"):
+        LARS(torch.optim.LBFGS(tensors()))
+
+
+def test_decoupled_weight_decay_is_refused_wherever_it_comes_from_and_nothing_changes():
+    refused = pytest.raises(ValueError, match="AdamW has decoupled weight decay, .* weight_decay=0, not 0.01, or use")
+    with refused:
+        LARS(torch.optim.AdamW(tensors(), weight_decay=0.01))
+    params = tensors()
+    optimizer = LARS(torch.optim.AdamW(params[:3], weight_decay=0.0))
+    with refused:
+        optimizer.add_param_group({"params": params[3:], "weight_decay": 0.01})
+    assert len(optimizer.param_groups) == 1
+    stepped(optimizer, params[:3], 1)
+    before = copy.deepcopy(optimizer.state_dict())
+    with refused:
+        optimizer.load_state_dict(torch.optim.AdamW(tensors()[:3], weight_decay=0.01).state_dict())
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for i, state in before["state"].items():
+        assert_equal(list(state.values()), list(after["state"][i].values()))
+
+
 def test_a_groups_own_numbers_are_checked_too():
     with pytest.raises(ValueError, match="a group's trust_coef=-1 and lars_eps=1e-08 must be finite and not negative"):
         LarsSGD([{"params": tensors(), "trust_coef": -1}], lr=0.1)
@@ -50,7 +95,8 @@ def test_a_momentum_form_that_the_base_lacks_is_named():
     with pytest.raises(ValueError, match="momentum_form='caffe' needs a torch.optim.SGD, not RMSprop"):
         LARS(torch.optim.RMSprop(tensors()), momentum_form="caffe")
     params = tensors()
-    optimizer = LarsSGD(params, lr=0.1, momentum=0.9, dampening=0.5, momentum_form="nus")
+    groups = [{"params": params[:3]}, {"params": params[3:], "dampening": 0.5}]
+    optimizer = LarsSGD(groups, lr=0.1, momentum=0.9, momentum_form="nus")
     with pytest.raises(ValueError, match="neither dampening=0.5 nor differentiable=False: .* momentum_form='torch'"):
         stepped(optimizer, params)
     assert_equal(params, tensors())
@@ -58,10 +104,10 @@ def test_a_momentum_form_that_the_base_lacks_is_named():
 
 def test_a_sparse_gradient_is_refused_by_its_tensors_name():
     table = torch.nn.Embedding(4, 2, sparse=True)
-    optimizer = LARS(torch.optim.SGD([{"params": [table.weight]}], lr=0.1))
+    optimizer = LARS(torch.optim.SGD(split_parameters(table, 0.0), lr=0.1))
     table(torch.tensor([1])).sum().backward()
     before = table.weight.detach().clone()
-    with pytest.raises(RuntimeError, match=r"that of 0\.0 is sparse: give it a group with lars=False"):
+    with pytest.raises(RuntimeError, match=r"that of weight is sparse: give it a group with lars=False"):
         optimizer.step()
     assert torch.equal(table.weight, before)
 
@@ -128,9 +174,12 @@ def test_a_state_that_is_not_this_optimizers_is_refused_and_nothing_changes(mess
     assert optimizer.param_groups[0]["lr"] == 0.3
 
 
-def test_a_pickle_with_other_classes_is_refused_with_the_way_out(tmp_path: Path):
-    (tmp_path / "bad").write_bytes(pickle.dumps(Path.cwd))
-    with pytest.raises(pickle.UnpicklingError, match=r"getattr does not belong .*: .* save optimizer.state_dict\(\)"):
+@pytest.mark.parametrize("dump", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
+def test_a_pickle_with_other_classes_is_refused_with_the_way_out(dump, tmp_path: Path):
+    optimizer = torch.optim.SGD(tensors(), lr=0.1)
+    optimizer.param_groups[0]["schedule"] = Path("schedule.json")
+    dump(optimizer, tmp_path / "bad")
+    with pytest.raises(pickle.UnpicklingError, match=r"Path does not belong .*: .* save optimizer.state_dict\(\)"):
         load_torchlars(tmp_path / "bad")
 
 

@@ -15,12 +15,6 @@ from torch.optim import lr_scheduler
 from lars import LARS, LarsSGD, load_torchlars, split_parameters
 from lars.tests.reference import PATHS, assert_equal, by, gradients, reference, stepped, tensors
 
-
-def test_lbfgs_is_refused():
-    with pytest.raises(TypeError, match="LBFGS"):
-        LARS(torch.optim.LBFGS(tensors()))
-
-
 SCHEDULERS: dict[str, Any] = {
     "StepLR": {"step_size": 2}, "MultiStepLR": {"milestones": [2]}, "ExponentialLR": {"gamma": 0.5},
     "LambdaLR": {"lr_lambda": lambda e: 1 / (e + 1)}, "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
@@ -330,6 +324,9 @@ def test_last_ratios_are_there_by_name():
     expected = [0.001 * p.norm() / p.grad.norm() for p in model.parameters()]
     # the step has moved the weights by a thousandth
     torch.testing.assert_close(optimizer.trust_ratios, torch.stack(expected).detach(), rtol=2e-3, atol=0)
+    of_groups = LARS(torch.optim.SGD(split_parameters(model, 0.1), lr=1.0))
+    of_groups.step()
+    assert of_groups.names() == ["weight"]
     unnamed = LARS(torch.optim.SGD(model.parameters(), lr=1.0))
     unnamed.step()
     assert unnamed.names() == ["0.0", "0.1"]
@@ -352,6 +349,8 @@ def test_a_step_whose_gradients_overflowed_changes_nothing_and_the_next_is_as_if
                 scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
+            first = optimizer.first_not_finite()
+            assert first is None if step != 1 else first is not None and first[1] == "gradient"
             if step != 1:
                 for p, g in zip(plain, gradients(plain, step), strict=True):
                     p.grad = g

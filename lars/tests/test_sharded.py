@@ -42,13 +42,8 @@ def _fully_sharded(rank: int, size: int, port: int, out: Path) -> None:
 
     with _group(rank, size, port):
         model = _model()
-        groups = split_parameters(model, 0.01)
-        shapes = [[p.shape for p in g["params"]] for g in groups]
         fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
-        sharded = [p for p in model.parameters()]
-        for group, wanted in zip(groups, shapes, strict=True):
-            group["params"] = [p for p in sharded if p.shape in wanted]
-        optimizer = LARS(torch.optim.SGD(groups, lr=1.0, momentum=0.9))
+        optimizer = LARS(torch.optim.SGD(split_parameters(model, 0.01), lr=1.0, momentum=0.9))
         _train(model, optimizer)
         for p in model.parameters():
             p.grad = p.grad if p.grad is not None else torch.ones_like(p)
@@ -101,22 +96,30 @@ def test_parameters_of_one_group_may_be_sharded_each_in_its_own_way(tmp_path: Pa
     spawn(_sharded_in_many_ways, 2, tmp_path)
 
 
-def _zero(rank: int, size: int, port: int, out: Path) -> None:
+def _with_ddp(rank: int, size: int, port: int, out: Path) -> None:
     from torch.distributed.optim import ZeroRedundancyOptimizer
+    from torch.nn.parallel import DistributedDataParallel
 
     with _group(rank, size, port):
+        for kind in ("plain", "zero", "zero, groups"):
+            model = DistributedDataParallel(_model())
+            params = model.parameters() if kind == "zero" else split_parameters(model, 0.01)
+            numbers = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.01}
+            optimizer: torch.optim.Optimizer
+            if kind == "plain":
+                optimizer = LarsSGD(params, **numbers)
+            else:
+                optimizer = ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, **numbers)
+            _train(model, optimizer)
+            torch.save([p.detach() for p in model.parameters()], out / f"{kind}-{rank}.pt")
+
+
+def test_ddp_and_zero_redundancy_optimizer_step_as_one_process(tmp_path: Path):
+    spawn(_with_ddp, 2, tmp_path)
+    for kind in ("plain", "zero", "zero, groups"):
         model = _model()
-        optimizer = ZeroRedundancyOptimizer(
-            model.parameters(), optimizer_class=LarsSGD, lr=1.0, momentum=0.9, weight_decay=0.01
-        )
-        _train(model, optimizer)
-        torch.save([p.detach() for p in model.parameters()], out / f"zero-{rank}.pt")
-
-
-def test_zero_redundancy_optimizer_takes_the_class_form(tmp_path: Path):
-    spawn(_zero, 2, tmp_path)
-    model = _model()
-    _train(model, LarsSGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.01))
-    for rank in (0, 1):
-        for a, b in zip(torch.load(tmp_path / f"zero-{rank}.pt"), model.parameters(), strict=True):
-            torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
+        params = model.parameters() if kind == "zero" else split_parameters(model, 0.01)
+        _train(model, LarsSGD(params, lr=1.0, momentum=0.9, weight_decay=0.01))
+        for rank in (0, 1):
+            for a, b in zip(torch.load(tmp_path / f"{kind}-{rank}.pt"), model.parameters(), strict=True):
+                torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
