@@ -2,6 +2,8 @@
 
 import json
 import statistics
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from train.errors import UserError
@@ -21,15 +23,18 @@ def clean_commit() -> str:
     return commit
 
 
-def write(name: str, figures: dict[str, object]) -> None:
-    """Keep ``figures`` under results/benchmarks, with what they were measured on; as ``clean_commit``."""
+def write(name: str, figures: dict[str, object], libraries: Sequence[str] = ()) -> None:
+    """Keep ``figures`` under results/benchmarks, with what they were measured on; as ``clean_commit``.
+
+    ``libraries`` are distributions that were measured too.
+    """
     commit = clean_commit()
     FOLDER.mkdir(parents=True, exist_ok=True)
     whole = {
         **figures,
         "command": f"python scripts/bench.py {name}",
         "hardware": environment.hardware(1),
-        "versions": environment.versions(),
+        "versions": environment.versions() | {library: version(library) for library in libraries},
         "commit": commit,
     }
     (FOLDER / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")

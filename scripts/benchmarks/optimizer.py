@@ -51,14 +51,17 @@ def measure(rounds: int) -> None:
         "LARS(SGD), multi-tensor": by_multi_tensor,
         "LARS(any base), around SGD fused": through_fused_base,
     }
+    libraries = []
     with contextlib.suppress(ImportError):
         from timm.optim import Lars
 
+        libraries.append("timm")
         makers["timm Lars"] = lambda p: Lars(p, **numbers)
         makers["timm Lars, foreach"] = lambda p: Lars(p, **numbers, foreach=True)
     with contextlib.suppress(ImportError):
         from pytorch_optimizer import LARS as PytorchOptimizerLars
 
+        libraries.append("pytorch_optimizer")
         makers["pytorch_optimizer LARS"] = lambda p: PytorchOptimizerLars(p, **numbers, foreach=False)
         makers["pytorch_optimizer LARS, foreach"] = lambda p: PytorchOptimizerLars(p, **numbers, foreach=True)
     from torchvision.models import resnet50
@@ -110,4 +113,4 @@ def measure(rounds: int) -> None:
         costs = "".join(f"{'-' if c is None else c:>12}" for c in counted.values())
         print(f"{name:36}{mid:34}{ms:8.1f}{costs}")
     what = f"one step over ResNet-50's {len(shapes)} tensors, {total:,} fp32 parameters, momentum and weight decay"
-    write("optimizer", {"what": what, "steps": rounds, "optimizers": figures})
+    write("optimizer", {"what": what, "steps": rounds, "optimizers": figures}, libraries)
