@@ -360,7 +360,7 @@ class LARS(Optimizer):
         return None
 
     def _is_base_plain(self) -> bool:
-        """Whether the base is an SGD whose own step nobody watches: a subclass, a hook or a scheduler must see it."""
+        """Whether the base is a plain SGD without hooks or a scheduler; if not, its own step must be called."""
         base = self.optim
         watched = "step" in vars(base) or base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
         return type(base) is SGD and not watched
@@ -445,7 +445,7 @@ def _refuse(kind: str, unknown: Mapping[str, Any], otherwise: str) -> None:
 
 
 def _number(x: object) -> float:
-    """``x`` as a float; NaN for what is no number."""
+    """``x`` as a float; NaN if it is not a number."""
     return float(x) if isinstance(x, SupportsFloat) else math.nan
 
 

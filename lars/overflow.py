@@ -1,4 +1,4 @@
-"""A step of mixed precision whose gradients overflowed, taken back on the device without the host knowing."""
+"""Undoes a step whose gradients overflowed, on the device and without a host synchronisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure this project against others and itself, interleaved, and keep the figures.
+"""Measure this project against others and itself, interleaved, and save the figures.
 
 Usage: python scripts/bench.py train        the app's images/s against a bare loop on the same tensors
        python scripts/bench.py peers        images/s and memory of this app, timm's script, torchvision's; a bare step

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def check(machine: Machine, wanted: list[int]) -> Iterator[Claim]:
-    """The claims of the ``wanted`` parts, one after the other; an error ends its part, and is what did not hold."""
+    """The claims of the ``wanted`` parts, one after the other; an error ends its part and counts as not held."""
     from scripts.gpu import optimizers, runs, steps
     from scripts.gpu.claims import FAILED, Claim
 

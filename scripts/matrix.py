@@ -1,4 +1,4 @@
-"""The experiments on fractals: their settings, which of them are done, and which the done ones ask for next.
+"""The experiments on fractals: their settings, which of them are done, and which runs the results so far call for next.
 
 Hypotheses, targets and the reasons for these grids stand in ``results/LOG.md``, written down before the first run.
 """
@@ -251,6 +251,7 @@ def variance() -> Iterator[Experiment]:
 
 def learn() -> Iterator[Experiment]:
     """The commands of the three experiments in ``docs/learn.md``."""
+    chosen: tuple[str, ...]
     sgd = ("batch=16k", "optimizer=sgd")
     for name, chosen in (("256", ("batch=256",)), ("16k", sgd), ("16k-lr0.025", (*sgd, "optimizer.lr=0.025"))):
         yield Experiment("learn", f"1-{name}", ("epochs=20", *chosen))

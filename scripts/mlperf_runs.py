@@ -42,7 +42,7 @@ SETTINGS = {
 class Run:
     """One log: what it was set to, and where it reached the target, None where it did not."""
 
-    times: tuple[int, ...]  # ms, of run_start and run_stop: who has the same two is the same run
+    times: tuple[int, ...]  # ms, of run_start and run_stop: runs with the same two times are one run
     settings: tuple[str, ...]  # in the order of SETTINGS
     epochs: float | None
     top1: float | None  # percent

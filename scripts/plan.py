@@ -1,4 +1,4 @@
-"""Say what a run would be and take before anything is rented: its steps, memory, traffic, time and cost.
+"""Estimate a run before renting machines: its steps, memory, traffic, time and cost.
 
 Usage: python scripts/plan.py batch=32k data=imagenet machine=h100 machine.gpus=[8,64]     one run
        python scripts/plan.py [overrides] [--plot FILE.png]      all rows of a recipe on ILSVRC-2012, as a table
@@ -59,7 +59,7 @@ def from_run(folder: Path, overrides: list[str], picture: Path | None) -> str:
 
     of_machine, others = split(overrides)
     if others:
-        raise UserError(f"{others[0]}: with --from the run says it all, but for machine= and machine.")
+        raise UserError(f"{others[0]}: --from takes everything from the run; only machine= and machine.* may be given")
     run = frontier.read(folder)
     machine = frontier.with_speed_of(run, compose_machine(*of_machine))
     points = frontier.frontier(run, machine)

@@ -56,21 +56,24 @@ class Record:
         return "LARS + poly(2)" if self.optimizer == "lars" else "SGD, poly(2)"
 
     @property
+    def reached(self) -> dict[str, Any]:
+        """``result`` of a run that did not diverge."""
+        assert self.result is not None
+        return self.result
+
+    @property
     def last(self) -> float:
         """Top-1 after the last epoch, in percent."""
-        assert self.result is not None
-        return float(self.result["last_top1"])
+        return float(self.reached["last_top1"])
 
     @property
     def on_report(self) -> float:
         """Top-1 on the images that no setting was chosen on, after the last epoch, in percent."""
-        assert self.result is not None
-        return float(self.result["report_top1"])
+        return float(self.reached["report_top1"])
 
     @property
     def best(self) -> float:
-        assert self.result is not None
-        return float(self.result["best_top1"])
+        return float(self.reached["best_top1"])
 
 
 def read(folder: Path) -> Record:
@@ -139,7 +142,7 @@ def published(name: str) -> list[dict[str, str]]:
 
 
 def layers(folder: Path) -> list[dict[str, str]]:
-    """A record's norms and ratios of layers, in the order of the network; none where none were logged."""
+    """A record's norms and ratios of layers, in the order of the network; empty if none were logged."""
     path = folder / "layers.csv"
     if not path.exists():
         return []

@@ -117,12 +117,12 @@ def rebuild(check: bool) -> list[str]:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
                 plot.picture(path.with_suffix(".png"), text)
-    for path, content in boards.boards().items():
-        if not path.exists() or path.read_bytes() != content:
+    for path, board in boards.boards().items():
+        if not path.exists() or path.read_bytes() != board:
             stale.append(str(path.relative_to(ROOT)))
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+                path.write_bytes(board)
     return stale
 
 

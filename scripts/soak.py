@@ -2,8 +2,8 @@
 
 Usage: python scripts/soak.py [--minutes 30] [--out results/reliability.md]
 
-Every fault hits a real run of small size. It is started again until it ends, and then compared with one that nothing
-happened to: ``weights.pt`` byte for byte, ``log.jsonl`` but for times.
+Every fault hits a real run of small size. It is started again until it ends, and then compared with an
+undisturbed run: ``weights.pt`` byte for byte, ``log.jsonl`` except for times.
 """
 
 import argparse
@@ -129,7 +129,7 @@ class Soak:
 
     @cached_property
     def whole(self) -> Path:
-        """A run that nothing happened to."""
+        """An undisturbed run."""
         return whole_run(self.base / "whole", self.cache)
 
     @cached_property
@@ -165,7 +165,7 @@ class Soak:
         """Kills while an index is made and a pack is written."""
         folder = self.fresh()
         assert self.whole.exists()
-        source = next((self.cache / "lars-imagenet").glob("fractals-*x32px-v1"))
+        source = next((self.cache / "lars-imagenet").glob("fractals-*"))
         root, out = folder / "root", folder / "out"
         root.mkdir()
         for split in ("train", "val"):
@@ -322,8 +322,8 @@ def markdown(tallies: dict[str, Tally], left: int, minutes: float) -> str:
     lines = [
         "# Reliability",
         "",
-        "Faults put into real, small runs, which are then started again until they end and compared with a run that",
-        "nothing happened to: `weights.pt` byte for byte, `log.jsonl` but for times, every checkpoint readable, no",
+        "Faults put into real, small runs, which are then started again until they end and compared with an",
+        "undisturbed run: `weights.pt` byte for byte, `log.jsonl` except for times, every checkpoint readable, no",
         "more lost than the last step (a checkpoint is written after each), no process left behind.",
         "",
         "| fault | injected | survived | lost |",

@@ -8,11 +8,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from torch import nn
 
 from tests.helpers import MAIN, SMALL, App
 from train.config.compose import compose
 from train.data.dataset import Data
 from train.data.kinds import open_data
+from train.data.loader import MicroBatch
+from train.resnet import resnet8
 
 # a loaded machine is not a failure
 hypothesis.settings.register_profile("here", deadline=None)
@@ -65,3 +68,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Data]:
         "batch.total=32", "batch.micro=16", f"data.root={root}", "data=fractals", "precision=fp32",
     ]  # fmt: skip
     return small, open_data(compose(*small).data)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """A float64 ResNet-8 whose BatchNorm layers have seen something."""
+    torch.manual_seed(0)
+    model = resnet8(10).double()
+    with torch.no_grad():
+        model(3 * torch.randn(32, 3, 16, 16, dtype=torch.float64) + 1)
+    return model
+
+
+@pytest.fixture
+def micro_batches() -> list[MicroBatch]:
+    """Each brighter than the one before: their statistics differ, and so do their gradients."""
+    g = torch.Generator().manual_seed(1)
+    return [(i + torch.randn(6, 3, 16, 16, generator=g, dtype=torch.float64), torch.arange(6) + i) for i in range(4)]

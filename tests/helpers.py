@@ -9,13 +9,16 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lars.tests.reference import free_port as free_port
 from lars.tests.reference import spawn as spawn
@@ -28,6 +31,10 @@ from train.data import fractals
 from train.data.dataset import Data, ProgressiveConfig
 from train.data.kinds import open_data
 from train.data.sources import Source
+from train.engine.batchnorm import RunningStatistics
+from train.engine.precision import Precision
+from train.engine.step import Step
+from train.engine.stop import StopVotes
 from train.plan import Plan, make_plan
 from train.processes.signals import StopRequest
 from train.processes.world import World
@@ -41,6 +48,8 @@ SMALL = [
     "data.classes=8", "data.train_per_class=64", "data.val_per_class=21", "data.report_per_class=3",
     "batch.total=128", "batch.micro=32", "precision=fp32",
 ]  # fmt: skip
+
+SMOOTHING = 0.1  # of the labels, in steps without the app
 
 App = Callable[..., subprocess.CompletedProcess]
 
@@ -266,3 +275,32 @@ def picture(label: int, number: int) -> Image.Image:
     phase = (x if label == 0 else y if label == 1 else x + y) / 20
     base = np.array(COLOURS[label]) * (0.6 + 0.4 * np.sin(phase))[..., None]
     return Image.fromarray(np.clip(base + generator.normal(0, 20, base.shape), 0, 255).astype(np.uint8))
+
+
+def connected(
+    model: nn.Module, count: int, device: str = "cpu", optimizer: Optimizer | None = None, **statistics: Any
+) -> Step:
+    """A step of ``count`` micro-batches; without an ``optimizer`` it is SGD's."""
+    world, precision = World(), Precision(torch.device(device))
+    return Step(
+        model=model,
+        optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.0),
+        statistics=RunningStatistics(model, world, count),
+        votes=StopVotes(world, lambda: False, count),
+        world=world,
+        precision=precision,
+        label_smoothing=SMOOTHING,
+        micro_batches=count,
+        scaler=precision.scaler(),
+        **statistics,
+    )
+
+
+def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Of the mean loss over these images, wholly in float64."""
+    loss = F.cross_entropy(model(images), labels, label_smoothing=SMOOTHING)
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
+def difference(a: list[Tensor], b: list[Tensor]) -> float:
+    return max(float((x - y).norm() / y.norm()) for x, y in zip(a, b, strict=True))

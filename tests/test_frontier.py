@@ -77,7 +77,7 @@ def test_it_says_the_sentence_and_where_it_extrapolates(tmp_path: Path):
     [
         ({"noise_scale": None}, (), "has no noise scale in its log.jsonl: train it with noise_scale=true"),
         ({"images_per_second": None}, (), "has no images/s"),
-        ({}, ("batch=32k",), "batch=32k: with --from the run says it all"),
+        ({}, ("batch=32k",), "batch=32k: --from takes everything from the run"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, changes: dict, overrides: tuple[str, ...], said: str):

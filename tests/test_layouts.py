@@ -229,7 +229,7 @@ def one_class_less(root: Path) -> None:
         (official, lambda r: (r / archives.DEVKIT).unlink(), "lacks ILSVRC2012_devkit_t12.tar.gz .validation labels"),
         (official, lambda r: cut(r / archives.DEVKIT, 0.5), f"cannot read .*{archives.DEVKIT}.*download it again"),
         (official, lambda r: (r / archives.VAL_TAR).unlink(), "lacks ILSVRC2012_img_val.tar.*download"),
-        (official, lambda r: (r / archives.VAL_TAR).write_text("<html>"), "is no tar file, or cut short.*download"),
+        (official, lambda r: (r / archives.VAL_TAR).write_text("<html>"), "is not a tar file, or cut short.*download"),
         (official, lambda r: overwrite(*second_class(r)), "damaged or cut short at byte.*download"),
         (kaggle, lambda r: (r / folders.KAGGLE_LABELS).unlink(), "has no labels: .*LOC_val_solution.csv is missing"),
         (official, lambda r: flip_a_bit(r / archives.DEVKIT), f"cannot read .*{archives.DEVKIT}.*download it again"),

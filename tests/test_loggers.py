@@ -228,7 +228,7 @@ def test_a_logger_that_fails_or_is_not_there_is_said_once_and_the_run_is_as_with
         train_here(tmp_path / str(number), *SMALL, "epochs=2", f"logger=[{loggers}]")
     assert_same_run(tmp_path / "0/run", tmp_path / "1/run")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("logger=")]
-    assert len(said) == 3 and all("training goes on without it" in line for line in said)
+    assert len(said) == 3 and all("training continues without it" in line for line in said)
     assert (
         sum("no answer to row 1" in line for line in said)
         == sum("No module named 'nowhere'" in line for line in said)
@@ -244,7 +244,7 @@ def test_a_service_that_is_not_installed_is_named_with_the_command_that_installs
     tell(logger, 10, 1.0)
     logger.close(is_over=True)
     (line,) = said
-    assert f"pip install {service}" in line and "training goes on" in line
+    assert f"pip install {service}" in line and "training continues" in line
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_server_that_does_not_answer_is_said_once(service, address, tmp_path, 
     tell(logger, 10, 1.0)
     logger.close(is_over=True)
     (line,) = said
-    assert line.startswith(f"logger={service} is off, training goes on without it") and "\n" not in line
+    assert line.startswith(f"logger={service} is off, training continues without it") and "\n" not in line
 
 
 def test_the_progress_line_has_no_top1_before_there_is_one_and_waits_at_most_all_the_time(tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def test_networks_of_torchvision_begin_from_its_own_file_with_another_head(tmp_p
     given = ["model=torchvision", f"model.arch={arch}", "data.size=32", f"init={tmp_path}/a=b.pth"]
     run = train_here(tmp_path, *FEW, *given, "max_steps=2", "optimizer.lr=0")
     said = "".join(capsys.readouterr())
-    assert "drawn anew, 1000 classes there, 8 here" in said
+    assert "randomly initialised (1000 classes there, 8 here)" in said
     state = torch.load(next((run / "checkpoints").glob("step-*.pt")))["model"]
     first = next(name for name, _ in theirs.named_parameters())
     assert torch.equal(state[first], theirs.state_dict()[first])
@@ -159,10 +159,10 @@ def test_what_timms_saver_writes_and_safetensors_begin_a_run(tmp_path: Path):
     safetensors.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     for name in ("checkpoint-0.pth.tar", "model.safetensors"):
         ours = make_model(config, 8)
-        assert begin_from(ours, read(tmp_path / name), 8, name) == f"begun from {name}"
+        assert begin_from(ours, read(tmp_path / name), 8, name) == f"started from {name}"
         assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
-    for name, said in (("cut", "is damaged or no safetensors file"), ("none", "No such file or directory")):
+    for name, said in (("cut", "is damaged or not a safetensors file"), ("none", "No such file or directory")):
         with pytest.raises(UserError, match=said) as refused:
             read(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(refused.value)
@@ -178,7 +178,7 @@ def test_a_network_that_cannot_be_made_leaves_no_folder(tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["train_only=head"], "train_only=head is no layer of this network: choose one of conv1, bn1"),
+        (["train_only=head"], "train_only=head is not a layer of this network: choose one of conv1, bn1"),
         (["init=DEFAULT"], "there are no published weights of resnet8: give a file by init=FILE"),
         (["init=/nowhere.pt"], "there is no file /nowhere.pt"),
     ],

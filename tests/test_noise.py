@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers import SMALL, App, assert_same_run, build, rows, spawn, train_here
-from tests.test_step import connected
+from tests.helpers import SMALL, App, assert_same_run, build, connected, rows, spawn, train_here
 from train import app
 from train.config.compose import compose
 from train.data.loader import MicroBatch

@@ -15,11 +15,11 @@ def test_published_curves_pass_and_a_run_far_below_them_is_told_once():
 
     with open(ROOT / "results/published/torchlars-figure.csv", newline="") as file:
         curves = [(row["batch"], int(row["epoch"]), float(row["top1"])) for row in csv.DictReader(file)]
-    bands = {
+    ranges = {
         batch: PublishedRange({"8192": "8k", "16384": "16k", "32768": "32k"}.get(batch, batch))
         for batch, _, _ in curves
     }
-    said = [line for batch, epoch, top1 in curves if (line := bands[batch].remark(epoch, top1))]
+    said = [line for batch, epoch, top1 in curves if (line := ranges[batch].remark(epoch, top1))]
     assert said and all("is normal at batch=16k" in line or "is normal at batch=32k" in line for line in said)
     low = PublishedRange("32k")
     lines = [low.remark(epoch, 20.0) for epoch in (40, 41, 42)]

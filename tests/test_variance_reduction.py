@@ -9,16 +9,13 @@ from torch import Tensor, nn
 
 from lars import LARS
 from lars.tests.reference import reference
-from tests.helpers import SMALL, App, join, parts, spawn, train_here
-from tests.test_step import COUNT, connected, difference, gradients, micro_batches, model
+from tests.helpers import SMALL, App, connected, difference, gradients, join, parts, spawn, train_here
 from train import app
 from train.config.compose import compose
 from train.data.loader import MicroBatch
 from train.engine.variance_reduction import VarianceReduction
 from train.errors import UserError
 from train.processes.world import World
-
-__all__ = ["micro_batches", "model"]  # fixtures
 
 
 def scaled(of_groups: list[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -57,12 +54,12 @@ def test_the_gradient_is_that_of_the_papers_algorithm_in_float64(model, micro_ba
 
 def test_lars_steps_with_the_scaled_gradient(model, micro_batches):
     model.train()
-    given = scaled(of_groups(model, micro_batches, COUNT))
+    given = scaled(of_groups(model, micro_batches, len(micro_batches)))
     weights = [p.detach().clone() for p in model.parameters()]
     reference(weights, given, [torch.zeros_like(w) for w in weights], lr=2.0, m=0.9, wd=1e-4)
     lars = LARS(torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4))
     statistic = VarianceReduction(model, World(), None)
-    connected(model, COUNT, optimizer=lars, variance_reduction=statistic)(micro_batches, lr=2.0)
+    connected(model, len(micro_batches), optimizer=lars, variance_reduction=statistic)(micro_batches, lr=2.0)
     for found, expected in zip(model.parameters(), weights, strict=True):
         assert (found - expected).norm() <= 1e-6 * expected.norm() + 1e-9
 

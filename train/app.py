@@ -311,7 +311,7 @@ def run_with_restarts(training: Training, config: Config, folder: RunFolder | No
     """Train to the end of the run, or to ``max_steps``; after a divergence again, where that is allowed."""
     while True:
         try:
-            return training.run(config.max_steps)
+            return training.fit(config.max_steps)
         except Diverged as diverged:
             restart(training, config, folder, diverged)
 

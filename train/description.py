@@ -88,7 +88,7 @@ def _decay(config: Config) -> str:
 
 
 def mlperf_facts(config: Config, plan: Plan, data: Data) -> dict[str, Any]:
-    """What MLPerf asks of a run of ResNet, by its keys; ``model`` and ``data`` say what it takes for granted."""
+    """What MLPerf asks of a run of ResNet, by its keys; ``model`` and ``data`` are what it assumes."""
     optimizer, schedule = asdict(config.optimizer), config.schedule
     name = config.optimizer.name
     hardware = environment.hardware(plan.processes)

@@ -53,7 +53,7 @@ def job(composed: DictConfig) -> float | None:
         if flags.cfg == "job":
             show(composed, flags.package)
             return None
-        # of a file, which may be someone else's, no code is run
+        # no code is run that a file names, which may be someone else's
         if own := [name for name in config.logger if ":" in name and not any(name in given for given in overrides)]:
             raise UserError(
                 f"logger={own[0]} is code, which is taken from the command line alone: give logger=[{own[0]}]"
@@ -68,7 +68,7 @@ def job(composed: DictConfig) -> float | None:
         sys.stdout.flush()
         os._exit(code)
     except MISTAKES as error:
-        # of a run, each process prints its own; of a configuration, which all compose, rank 0 does
+        # each process prints an error of its run; one of the configuration, which all share, is printed by rank 0
         code = print_error(error) if runs_dir is not None and isinstance(error, UserError) else refuse(error)
     except RunEnded as ended:
         code = print_error(ended)

@@ -1,4 +1,4 @@
-"""What a network begins from in place of drawn weights, and which of its layers are trained."""
+"""Initial weights from a file or a library, and which layers are trained."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _safetensors(path: Path) -> Weights:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}): download it again") from error
+        raise UserError(f"{path} is damaged or not a safetensors file ({error}): download it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): give the file of weights") from error
 
@@ -69,9 +69,10 @@ def begin_from(model: nn.Module, weights: Weights, classes: int, init: str) -> s
     drawn = [name for name in own if name in weights and _is_other_head(model, name, own[name], weights[name], classes)]
     load(model, {**weights, **{name: own[name] for name in drawn}}, f"init={init} does not fit this network", classes)
     if not drawn:
-        return f"begun from {init}"
+        return f"started from {init}"
     return (
-        f"begun from {init}, but {', '.join(drawn)}: drawn anew, {len(weights[drawn[0]])} classes there, {classes} here"
+        f"started from {init}, except {', '.join(drawn)}: randomly initialised "
+        f"({len(weights[drawn[0]])} classes there, {classes} here)"
     )
 
 
@@ -88,7 +89,9 @@ def train_only(model: nn.Module, layer: str) -> None:
     chosen = [p for name, p in model.named_parameters() if f"{name}.".startswith(f"{layer}.")]
     if not chosen:
         names = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
-        raise UserError(f"train_only={layer} is no layer of this network: choose one of {', '.join(names)}, or a part")
+        raise UserError(
+            f"train_only={layer} is not a layer of this network: choose one of {', '.join(names)}, or a part"
+        )
     model.requires_grad_(False)
     for parameter in chosen:
         parameter.requires_grad_(True)

@@ -5,7 +5,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,9 +27,9 @@ class Counted(CheckpointWriter):
         super().__init__(folder, keep)
         self.busy: list[float] = []
 
-    def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
+    def _write(self, kind: str) -> None:
         began = time.thread_time()
-        super()._write(kind, step, state)
+        super()._write(kind)
         self.busy.append(time.thread_time() - began)
 
 

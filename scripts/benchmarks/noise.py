@@ -23,7 +23,7 @@ NETWORKS = {
 
 
 def measure(rounds: int) -> None:
-    """Steps of each network with ``noise_scale=true`` on one batch that is there, after one that is not counted."""
+    """Steps of each network with ``noise_scale=true`` on one batch already in memory, after one that is not counted."""
     shares = {name: share_of(overrides, rounds) for name, overrides in NETWORKS.items()}
     for name, values in shares.items():
         print(f"{name:50}" + "{median:.2f} % ({min:.2f}-{max:.2f})".format(**spread(values)))

@@ -4,6 +4,7 @@ import contextlib
 import math
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -28,10 +29,10 @@ def in_turn(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[s
 
 def measure(rounds: int) -> None:
     """One step each in turn over their own copies of ResNet-50's parameters; ratios are taken within a round."""
-    numbers = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+    numbers: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
 
     def by_multi_tensor(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return LARS(torch.optim.SGD(params, **{**numbers, "lr": torch.tensor(1e-3)}))  # type: ignore[arg-type]
+        return LARS(torch.optim.SGD(params, **{**numbers, "lr": torch.tensor(1e-3)}))
 
     def through_fused_base(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         base = torch.optim.SGD(params, **numbers, fused=True)
@@ -41,7 +42,7 @@ def measure(rounds: int) -> None:
     def compiled(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         made = by_multi_tensor(params)
         made.step()
-        made.step = torch.compile(made.step)  # type: ignore[method-assign]
+        made.step = torch.compile(made.step)  # type: ignore[method-assign, assignment]
         return made
 
     makers: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {

@@ -178,7 +178,7 @@ def reference_loop(data: Path) -> None:
 
 
 def bare_loop(data: Path) -> None:
-    """Forward, backward and step on one batch that is there, as often as the files would make batches."""
+    """Forward, backward and step on one batch already in memory, as often as the files would make batches."""
     model, optimizer, precision = network()
     images = torch.randn(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last).to(DEVICE)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=DEVICE)

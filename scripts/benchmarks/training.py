@@ -42,7 +42,7 @@ def measure(rounds: int) -> None:
         bare = bare_epoch(chosen, plan, data.classes, batches)
         figures: dict[str, list[float]] = {"app": [], "bare loop": []}
         for epoch in range(1, rounds + 2):
-            training.run(max_steps=epoch * plan.steps_per_epoch)
+            training.fit(max_steps=epoch * plan.steps_per_epoch)
             row = json.loads((run.path / "log.jsonl").read_text().splitlines()[-1])
             speed = bare()
             if epoch > 1:  # the first is for warming up

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ def expected_data(config: Config) -> Data:
     return open_data(data)
 
 
-def _no_loader(*_: object) -> None:  # type: ignore[return]
+def _no_loader(*_: object) -> NoReturn:
     raise AssertionError("the data of a plan are not loaded")
 
 
@@ -130,7 +131,7 @@ def costs_of(
     plans = [plan_on(config, train_images, count) for count in process_counts(config, machine)]
     # nothing hides the squares: they are complete when the last backward pass is
     waited_for = net.statistics + net.squares
-    return [plan and cost_of(plan, val_images, net.gradients, waited_for, machine, speed) for plan in plans]
+    return [cost_of(plan, val_images, net.gradients, waited_for, machine, speed) if plan else None for plan in plans]
 
 
 def curve(values: list[float], height: int) -> list[str]:

@@ -12,7 +12,7 @@ HELD, FAILED, UNTRIED = "held", "did not hold", "could not be tried"
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence about this machine, what became of it, and why in a few words."""
+    """One sentence about this machine, its outcome, and the reason in a few words."""
 
     sentence: str
     outcome: str

@@ -4,13 +4,14 @@ A single process in DDP, or several that share one GPU, for which the backend mu
 """
 
 import os
+import runpy
 import sys
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.main import main
 from train.processes.world import World
 
 
@@ -25,4 +26,4 @@ if __name__ == "__main__":
     form = dist.init_process_group
     dist.init_process_group = lambda _, **options: form(backend, **options)
     World.data_parallel = wrapped  # type: ignore[method-assign]
-    main()
+    runpy.run_path(str(Path(__file__).parents[2] / "train" / "main.py"), run_name="__main__")

@@ -229,7 +229,7 @@ def speeds(machine: Machine) -> Iterator[Claim]:
 
 
 def _kernels_of_a_micro_batch(machine: Machine) -> Claim:
-    """L16 and M7 of the audit: how many, and whose BatchNorm."""
+    """Count the kernels of a micro-batch, and name those of BatchNorm."""
     micro = machine.sizes.eager[0]
     step = connected(timed_config(machine, micro), machine.device, micro, 2)
     batch = micro_batches(machine.device, micro, machine.sizes.pixels, 1)[0]

@@ -37,7 +37,7 @@ def _file(record: Record, free: set[str]) -> bytes:
 def _events(record: Record, free: set[str]) -> Iterator[Event]:
     """A record has no dates: wall time is the seconds of training, from 1970 on."""
     yield Event(file_version="brain.Event:2")
-    values = flatten(OmegaConf.to_container(record.config))
+    values = flatten(OmegaConf.to_container(record.config))  # type: ignore[arg-type]
     settings = {k: v for k, v in values.items() if k not in free and not k.startswith(RETIRED)}
     about = "rebuilt by `scripts/report.py` from `" + record.folder.relative_to(ROOT).as_posix() + "`"
     for summary in opening(settings, about):

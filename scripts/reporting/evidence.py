@@ -133,7 +133,7 @@ def to_target() -> list[tuple[int, str, Record]]:
             _, best = matrix.target_search(images, optimizer)
             if best:
                 prefix = best.name.rpartition("-seed")[0]
-                found += [(images, optimizer, r) for r in seeds_of("target", prefix) if r.result["reached_top1"]]
+                found += [(images, optimizer, r) for r in seeds_of("target", prefix) if r.reached["reached_top1"]]
     return found
 
 
@@ -149,7 +149,7 @@ def target_table() -> str:
             tried, best = matrix.target_search(images, optimizer)
             cells = ", ".join(f"{lr_of(e.name)}: {steps_cell(e)}" for e in tried if e.is_done) or "missing"
             runs = [r for n, o, r in reached if (n, o) == (images, optimizer)]
-            steps = ", ".join(f"{r.result['steps']:,}" for r in runs) or "missing"
+            steps = ", ".join(f"{r.reached['steps']:,}" for r in runs) or "missing"
             epochs = f"{statistics.mean(r.rows[-1]['epoch'] for r in runs):.1f}" if runs else "-"
             at = lr_of(best.name) + (" (edge)" if best in (tried[0], tried[-1]) else "") if best else "-"
             lines.append(f"| {images:,} | {NAMES[optimizer]} | {cells} | {at} | {steps} | {epochs} |")
@@ -334,7 +334,7 @@ def curve_points() -> list[dict[str, object]]:
 def draw_curves(axes: Axes, rows: Rows) -> None:
     by_batch = sorted(rows, key=lambda r: PRESETS[r["batch"]])
     for (batch, optimizer), runs in itertools.groupby(by_batch, key=lambda r: (r["batch"], r["optimizer"])):
-        label = f"{batch}, {NAMES[optimizer]}"
+        label: str | None = f"{batch}, {NAMES[optimizer]}"
         for _, points in itertools.groupby(runs, key=lambda r: r["seed"]):
             epochs, errors = columns(list(points), "epoch", "error")
             axes.plot(epochs, errors, LINES[optimizer], color=COLOURS[batch], linewidth=0.8, alpha=0.8, label=label)

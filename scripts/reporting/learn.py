@@ -31,7 +31,7 @@ def shown(experiment: int, head: str, rows: list[str], picture: str) -> str:
 
 
 def updates_table() -> str:
-    found = sorted(ended(1), key=lambda r: (r.result["steps"], r.config.optimizer.lr) if r.result else (0, 0))
+    found = sorted(ended(1), key=lambda r: (r.reached["steps"], r.config.optimizer.lr))
     rows = [
         f"| `{r.preset}` | {r.config.optimizer.lr:g} | {int(r.rows[-1]['step']):,} | {r.last:.1f} | "
         f"{r.rows[-1]['train_loss']:.2f} |"
@@ -80,12 +80,14 @@ def loss_points() -> list[dict[str, object]]:
 
 
 def draw_loss(axes: Axes, rows: Rows) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     runs = itertools.groupby(rows, key=lambda r: (r["optimizer"], int(r["warmup"]), r["seed"]))
     for (optimizer, warmup, seed), points in runs:
         epochs, losses = columns(list(points), "epoch", "loss")
         label = f"{NAMES[optimizer]}, {'warm-up' if warmup else 'no warm-up'}" if seed == "0" else None
         axes.plot(epochs, losses, WARMUPS[warmup], color=COLOURS[optimizer], linewidth=1, label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats), each seed")
     axes.set_title("ResNet-8 on fractals, batch=8k (1,024 images a step), 20 epochs", fontsize=10)
@@ -105,9 +107,9 @@ def layers_table() -> str:
 
 def ratio_points() -> list[dict[str, object]]:
     return [
-        {"layer": row["layer"], "epoch": round(int(row["images"]) / r.result["train_images"]),
+        {"layer": row["layer"], "epoch": round(int(row["images"]) / r.reached["train_images"]),
          "ratio": row["trust_ratio"]}
-        for r in ended(3) if r.result and r.optimizer == "lars" for row in layers(r.folder)
+        for r in ended(3) if r.optimizer == "lars" for row in layers(r.folder)
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
@@ -83,21 +83,21 @@ def curves_table() -> str:
         "|---|---|---|---|---|",
     ]
     for name, rows in chosen.items():
-        points = columns(rows, "batch", "epochs")
-        curve, others = fit(*points), resample(*points)
+        batches, epochs = columns(rows, "batch", "epochs")
+        curve, others = fit(batches, epochs), resample(batches, epochs)
         low, high = interval(others.fewest_epochs)
         fewest = f"{curve.fewest_epochs:.1f} ({low:.1f}-{high:.1f})"
-        at, low, high = (thousands(b) for b in (curve.critical_batch, *interval(others.critical_batch)))
-        batch, epochs = columns(large(rows), "batch", "epochs")
-        off = np.abs(epochs / curve.epochs(batch) - 1).max()
-        lines.append(f"| {name} | {len(rows)} | {fewest} | {at} ({low}-{high}) | {100 * off:.1f} % |")
+        at, least, most = (thousands(b) for b in (curve.critical_batch, *interval(others.critical_batch)))
+        batches, epochs = columns(large(rows), "batch", "epochs")
+        off = np.abs(epochs / curve.epochs(batches) - 1).max()
+        lines.append(f"| {name} | {len(rows)} | {fewest} | {at} ({least}-{most}) | {100 * off:.1f} % |")
     rows = systems("lars")
     runs, reached = (sum(int(row[key]) for row in rows) for key in ("runs", "reached"))
     about = f"{len(rows)} systems or settings of the closed division with LARS, {runs:,} runs, of which {reached:,} "
     return "\n".join([*lines, "", f"{about}reached 75.9 %."])
 
 
-def thousands(images: float) -> str:
+def thousands(images: SupportsFloat) -> str:
     return f"{round(float(images), -3):,.0f}"
 
 
@@ -111,8 +111,8 @@ def points() -> list[dict[str, object]]:
             what = "best" if optimizer == "lars" and point in fewest else "system"
             found.append({"what": what, "optimizer": optimizer, "systems": count, "batch": point[0],
                           "epochs": point[1], "low": "", "high": ""})  # fmt: skip
-    batch_and_epochs = columns(best, "batch", "epochs")
-    curve, others = fit(*batch_and_epochs), resample(*batch_and_epochs)
+    batches, epochs = columns(best, "batch", "epochs")
+    curve, others = fit(batches, epochs), resample(batches, epochs)
     xs = [*np.geomspace(256, 2**17, 37).round(), float(curve.critical_batch)]
     for x, y, low, high in zip(xs, curve.epochs(xs), *interval(others.epochs(xs)), strict=True):
         found.append({"what": "critical batch" if x is xs[-1] else "curve", "optimizer": "lars", "systems": "",

@@ -73,7 +73,8 @@ def draw_norms(axes: Axes, rows: Rows) -> None:
                 if int(row["step"]) == step and is_one(row["layer"]) and float(row["ratio"]) > 0
             ]
             if points:
-                axes.scatter(*zip(*points, strict=True), marker=marker, s=16, color=colour, alpha=0.8, linewidth=0,
+                layers, ratios = zip(*points, strict=True)
+                axes.scatter(layers, ratios, marker=marker, s=16, color=colour, alpha=0.8, linewidth=0,
                              label=f"{kind}, {when}")  # fmt: skip
     axes.set_yscale("log")
     parts = {name.split(".")[0]: i for i, name in reversed(list(enumerate(names)))}

@@ -1,4 +1,4 @@
-"""Words of timm, torchvision's references and Lightning, answered with what the app has in their place."""
+"""Option names of timm, torchvision's references and Lightning, and what the app has in their place."""
 
 import re
 

@@ -21,7 +21,7 @@ TEXTS = ("data.classes_from", "data.root", "evaluate", "init", "name", "runs_dir
 
 
 def parse(arguments: Sequence[str], under_torchrun: bool = False) -> Namespace:
-    """The flags of a command line, and its ``overrides`` as Hydra needs them; raises UserError for what cannot be.
+    """The flags of a command line, and its ``overrides`` as Hydra needs them; UserError for one that is not valid.
 
     A group's choice is quoted where Hydra would read a number (``batch=256``), because a choice must be a string. Paths
     are quoted because they may hold ``=``, as the names of our own run folders do. ``data.root=DIR`` alone implies

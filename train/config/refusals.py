@@ -67,7 +67,7 @@ def explain(error: BaseException) -> str:
     if error.__cause__ is not None and innermost is None:
         text += f": {error.__cause__}"
     if not isinstance(error, MISTAKES):
-        # of what Hydra did not check itself
+        # an error in something that Hydra does not check
         given = sys.argv[1:]
         suspects = [argument for argument in given if re.match(r"[+~]*hydra[./]", argument)] or given
         text = f"Hydra cannot use {' '.join(suspects)}: {text or 'not a valid value'}"

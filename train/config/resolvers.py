@@ -41,7 +41,7 @@ def lr_by_batch(table: dict[str | int, float], *, _root_: DictConfig) -> float:
     """
     total = _root_.batch.total
     is_preset = total == _root_.batch.published or _root_.data.batch_divisor != 1
-    # what is no number of images is refused later, by its key
+    # a total that is not valid is reported later, under its own key
     if is_preset or not isinstance(total, int) or total < 1:
         return by_batch(table, _root_=_root_)
     rows = {groups.images(str(preset)): lr for preset, lr in table.items()}

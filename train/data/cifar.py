@@ -102,7 +102,7 @@ def read(path: Path, archive: Archive) -> tuple[list[str], Split, Split]:
         labels = records[:, archive.labels - 1].astype(np.int64)
         if rest or not images or labels.max() >= len(classes):
             raise UserError(
-                f"{path} is damaged: {names[0]} is no whole number of images, or has labels without a class"
+                f"{path} is damaged: {names[0]} is not a whole number of images, or has labels without a class"
             )
         pixels = records[:, archive.labels :].reshape(images, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
         splits.append((np.ascontiguousarray(pixels), labels))

@@ -45,7 +45,7 @@ def training_image(source: Source, index: int, crop: augment.Crop, numbers: NDAr
         divisor = next((d for d in (8, 4, 2) if shorter >= d * side), 1)
         pixels = _by_simplejpeg(content, width, height, divisor)
     if pixels is None:
-        # its header is a plain JPEG's, but not its content
+        # the header is a plain JPEG's, but the content could not be decoded as one
         is_plain = False
         pixels = np.array(_by_pillow(content, source, index))
     square = resized(pixels, _scaled(box, pixels.shape[1] / width, pixels.shape[0] / height), side)

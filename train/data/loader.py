@@ -115,10 +115,10 @@ class Normalise:
 
 
 class SideStream:
-    """Work of a device beside what it is computing, such as the next batch, which is copied and normalised meanwhile.
+    """Runs work on a side stream of a device, such as copying and normalising the next batch, while it computes.
 
-    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a CPU it is
-    as if the class were not there.
+    The host runs ahead of the device, so the copy of a batch begins while the one before is computed. On a CPU the work
+    is done at once.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -24,7 +24,7 @@ class Reader(Protocol):
 
 
 class FolderReader:
-    """A file for each image; ``place`` says nothing."""
+    """One file per image; ``place`` is not used."""
 
     def read(self, container: str, name: str, place: tuple[int, int]) -> bytes:
         with open(f"{container}/{name}", "rb", buffering=0) as file:

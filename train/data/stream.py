@@ -26,7 +26,7 @@ from train.data.loader import Loader, MicroBatch, Normalise, Place, Request, Sid
 from train.data.sources import Source
 from train.errors import UserError
 
-Remark = tuple[str, str]  # one of these two, and the file with what is remarked on it
+Remark = tuple[str, str]  # one of the two below, and the file
 NOT_PLAIN, SKIPPED = "not plain JPEG, decoded by Pillow", "skipped and replaced by their neighbours"
 WAITED_TOO_LONG = 0.05  # of an epoch's time
 

@@ -67,9 +67,9 @@ class Evaluation:
 
 
 def padded(images: Tensor, size: int) -> Tensor:
-    """``images`` followed by as many of zeros as make ``size``, in the same memory format.
+    """``images`` padded with images of zeros to ``size``, in the same memory format.
 
-    A compiled model takes every number of images for another shape to compile, or makes the shape a variable.
+    Otherwise a compiled model would be compiled again for each size, or switch to dynamic shapes.
     """
     missing = size - len(images)
     return F.pad(images, (0, 0) * (images.dim() - 1) + (0, missing)) if missing > 0 else images

@@ -4,9 +4,9 @@ from torch import nn
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """Every module of ``model`` whose parameters, of which it has some, are all frozen, and all that it contains.
+    """The modules of ``model`` that have parameters, all of them frozen, with their submodules.
 
-    A dropout beside a trained layer is none of them, one within a frozen block is.
+    A dropout within a frozen block is one of them; a dropout next to a trained layer is not.
     """
     found: dict[nn.Module, None] = {}
     for module in model.modules():

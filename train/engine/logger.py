@@ -41,7 +41,7 @@ class Logger:
         """The steps of ``epoch`` begin, or continue after a resume; the next evaluation is after epoch ``until``."""
 
     def progress(self, images: int, **figures: float) -> None:
-        """A step was taken; ``figures`` such as its loss come with those whose loss is read."""
+        """A step was taken. ``figures``, such as its loss, are given only when the loss is read."""
 
     def scalars(self, images: int, values: dict[str, float]) -> None:
         """Single figures, by name."""

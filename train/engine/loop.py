@@ -162,7 +162,7 @@ class Training:
 
     # Training
 
-    def run(self, max_steps: int | None = None) -> None:
+    def fit(self, max_steps: int | None = None) -> None:
         """Train to the end, or until the run has taken ``max_steps`` in all.
 
         Raises Stopped, with everything saved, when any rank was asked to stop, and Diverged when a loss or gradient is
@@ -337,7 +337,7 @@ class Training:
         self._say_remarks(waited if self.world.is_chief else 0.0)
 
     def _say_remarks(self, waited: float) -> None:
-        """Each rank's own, on the images that it has read."""
+        """Print each rank's remarks on the images that it has read."""
         for line in self.loader.remarks(waited):
             if self.world.is_chief:
                 self.log.say(line)

@@ -1,4 +1,4 @@
-"""The loggers that a person chooses with ``logger=``, and what becomes of one that fails."""
+"""Opens the loggers that ``logger=`` names, and turns off one that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.output.board import BoardLogger, opening
 def open_logger(name: str, run: Run, say: Callable[[str], None]) -> Logger:
     """The logger ``name``: tensorboard, wandb, mlflow, or a ``module:callable`` that makes a Logger of a ``Run``.
 
-    Training goes on when one of the latter three cannot be opened or fails later, which is said once by ``say``.
+    When one of the latter three cannot be opened or fails later, ``say`` reports it once, and training continues.
     """
     if name == "tensorboard":
         return BoardLogger(run.folder / "tb", run.images, opening(run.settings, run.about))
@@ -31,7 +31,7 @@ def _factory(name: str) -> Callable[[Run], Logger]:
 
 
 class Guarded:
-    """A logger that needs what a run does not, such as a server: after its first failure it is left alone."""
+    """A logger that may fail, for example for want of a server: after its first failure it is no longer called."""
 
     def __init__(self, name: str, make: Callable[[], Logger], say: Callable[[str], None]) -> None:
         self._name, self._say = name, say
@@ -49,7 +49,7 @@ class Guarded:
                 if isinstance(error, ModuleNotFoundError) and error.name == self._name
                 else ""
             )
-            self._say(f"logger={self._name} is off, training goes on without it ({why[:300]}){fix}")
+            self._say(f"logger={self._name} is off, training continues without it ({why[:300]}){fix}")
 
     def __getattr__(self, method: str) -> Callable[..., None]:
         return lambda *arguments, **named: self._try(lambda: getattr(self._logger, method)(*arguments, **named))

@@ -97,7 +97,7 @@ class MLPerfLogger(Logger):
             self._log("run_stop", status="success", epoch_num=row["epoch"])
 
     def rewind(self, rows: int, images: int) -> None:
-        """A restart leaves the course that the log describes."""
+        """After a restart the log no longer describes the run."""
         self._log("run_stop", status="aborted")
 
     def close(self, is_over: bool) -> None:

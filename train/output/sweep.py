@@ -14,9 +14,9 @@ def scores(folder: Path) -> tuple[float, float] | None:
 
 
 def table(jobs: dict[Path, dict[str, str]]) -> str:
-    """A line for each of ``jobs``, which are overrides by folder; below, the runs that differ only by seed.
+    """A line for each of ``jobs``, which are overrides by folder.
 
-    Of those it has mean and sample standard deviation.
+    Below are mean and sample standard deviation of runs that differ only in the seed.
     """
     first = next(iter(jobs.values()))
     varied = [key for key in first if len({overrides[key] for overrides in jobs.values()}) > 1]

@@ -23,8 +23,8 @@ def raise_open_files() -> None:
 def keep_freed_memory() -> None:
     """Keep what this process frees for its next allocations, where the C library is glibc.
 
-    On a CPU activations are the heap's. glibc returns each large one to the system when it is freed, and the next step
-    has every page of it faulted in and zeroed again: of ResNet-50's step at 32 images of 224 pixels that was a sixth.
+    On a CPU, activations live on the heap. glibc returns large blocks to the system when they are freed, so every step
+    faults the pages in and zeroes them again: a sixth of ResNet-50's step at 32 images of 224 pixels.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:

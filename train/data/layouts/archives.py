@@ -68,7 +68,7 @@ def members(path: Path, file: BinaryIO, start: int, tick: Tick, end: int | None 
                 at = tar.offset
             last = os.pread(file.fileno(), tarfile.BLOCKSIZE, tar.offset)
     except tarfile.ReadError as error:
-        raise UserError(f"{path} is no tar file, or cut short ({error}): download it again") from error
+        raise UserError(f"{path} is not a tar file, or cut short ({error}): download it again") from error
     if last != bytes(tarfile.BLOCKSIZE) or at + tarfile.BLOCKSIZE > end:
         raise UserError(f"{path} is damaged or cut short at byte {at:,} of {whole:,}: download it again")
 

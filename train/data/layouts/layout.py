@@ -10,7 +10,7 @@ from pathlib import Path
 from train.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-# the validation images are in the first that there is; test alone stands in for them, and the banner says so
+# searched in this order; where there is only test it is used, and the data line says so
 VAL_SPLITS = ("val", "valid", "validation", "test")
 PACK = "pack.json"  # beside shards that scripts/pack.py writes: which there must be, and of what
 

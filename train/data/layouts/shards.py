@@ -41,7 +41,7 @@ def webdataset(root: Path) -> Layout | None:
 
 
 def _split_files(root: Path, ending: str) -> tuple[list[str], list[str], str]:
-    """The files whose name or folder says train, those that say val, relative to ``root``; and how they say val."""
+    """Training files and validation files, relative to ``root``, and the word that they use for validation."""
     found = [p.relative_to(root).as_posix() for p in sorted([*root.glob(f"*{ending}"), *root.glob(f"*/*{ending}")])]
     named = {word: [f for f in found if re.search(rf"(^|[^a-z]){word}", f.lower())] for word in ("train", *VAL_SPLITS)}
     val_split = next((split for split in VAL_SPLITS if named[split]), "val")
