@@ -41,27 +41,47 @@ from train.errors import UserError
 from train.plan import make_plan
 
 
+def numbered(root: Path, number: int) -> None:
+    with tarfile.open(root / archives.DEVKIT, "w:gz") as tar:
+        add(tar, f"ILSVRC2012_devkit_t12/data/{archives.TRUTH}", f"{number}\n".encode())
+
+
 def official(root: Path) -> None:
-    scipy_io = pytest.importorskip("scipy.io")
     train = {
         f"{wnid}.tar": tar_of({n: d for s, n, label, d in images() if s == "train" and WNIDS[label] == wnid})
         for wnid in reversed(WNIDS)
     }
     (root / archives.TRAIN_TAR).write_bytes(tar_of(train))
     (root / archives.VAL_TAR).write_bytes(tar_of({n: d for s, n, _, d in images() if s == "val"}))
-    # ids are in no order of the names
-    ids = {0: 3, 1: 1, 2: 2}
-    synsets = np.zeros(4, dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
-    for label, number in ids.items():
-        synsets[number - 1] = (number, WNIDS[label], "a thing")
-    synsets[3] = (4, "n99999999", "what has children")
-    meta = io.BytesIO()
-    scipy_io.savemat(meta, {"synsets": synsets})
-    truth = "".join(f"{ids[label]}\n" for s, _, label, _ in images() if s == "val")
-    folder = "ILSVRC2012_devkit_t12/data/"
+    numbers = {0: 449, 1: 2, 2: 1}  # by label, as the development kit has them
+    truth = "".join(f"{numbers[label]}\n" for s, _, label, _ in images() if s == "val")
     with tarfile.open(root / archives.DEVKIT, "w:gz") as tar:
-        add(tar, folder + "meta.mat", meta.getvalue())
-        add(tar, folder + "ILSVRC2012_validation_ground_truth.txt", truth.encode())
+        add(tar, f"ILSVRC2012_devkit_t12/data/{archives.TRUTH}", truth.encode())
+
+
+def test_the_development_kits_labels_are_those_that_torchvision_reads_with_scipy(tmp_path: Path, monkeypatch):
+    scipy_io = pytest.importorskip("scipy.io")
+    from torchvision.datasets import imagenet
+
+    synsets = [line for line in archives.SYNSETS.read_text().splitlines() if not line.startswith("#")]
+    assert sorted(set(synsets)) == sorted(synsets) and len(synsets) == 1000
+    digest = hashlib.sha256("".join(f"{wnid} {number}\n" for number, wnid in enumerate(synsets, 1)).encode())
+    assert digest.hexdigest() == "1e26a867b25b7a4dece819932fb02f86a914791e3ac136ae2d99132c7cb808c3"
+    # as in the real one, classes that contain others have numbers above 1,000
+    rows = [*((number, wnid, "a word, another", 0) for number, wnid in enumerate(synsets, 1)), (1001, "n0", "all", 2)]
+    meta = io.BytesIO()
+    fields = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("gloss", object),
+              ("num_children", object)]  # fmt: skip
+    table = np.array([(*row[:3], "what it is", row[3]) for row in rows], dtype=fields)
+    scipy_io.savemat(meta, {"synsets": table})
+    numbers = np.random.default_rng(0).integers(1, 1001, 500)
+    with tarfile.open(tmp_path / archives.DEVKIT, "w:gz") as tar:
+        add(tar, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+        add(tar, f"ILSVRC2012_devkit_t12/data/{archives.TRUTH}", "\n".join(map(str, numbers)).encode())
+    monkeypatch.setattr(imagenet, "_verify_archive", lambda *_: None)
+    imagenet.parse_devkit_archive(str(tmp_path))
+    _, theirs = imagenet.load_meta_file(str(tmp_path))
+    assert list(archives._validation_synsets(tmp_path / archives.DEVKIT).values()) == theirs
 
 
 def kaggle(root: Path) -> None:
@@ -101,7 +121,7 @@ def test_every_layout_gives_the_same_images_in_the_order_of_class_and_name(root:
     as_folder = open_sources(tmp_path / "folder")
     assert [s.index.fingerprint for s in as_folder] == [train.index.fingerprint, val.index.fingerprint]
     assert len(train.classes) == 3 and train.index.is_named
-    assert "n00000007_0" in train.name(0) and str(root) in train.name(0)
+    assert "n01440764_0" in train.name(0) and str(root) in train.name(0)
 
 
 @pytest.mark.slow
@@ -232,6 +252,8 @@ def one_class_less(root: Path) -> None:
         (official, lambda r: (r / archives.VAL_TAR).write_text("<html>"), "is not a tar file, or cut short.*download"),
         (official, lambda r: overwrite(*second_class(r)), "damaged or cut short at byte.*download"),
         (kaggle, lambda r: (r / folders.KAGGLE_LABELS).unlink(), "has no labels: .*LOC_val_solution.csv is missing"),
+        (official, lambda r: numbered(r, 0), f"cannot read .*{archives.DEVKIT} .0.: download it again"),
+        (official, lambda r: numbered(r, 1001), f"cannot read .*{archives.DEVKIT} .1001.: download it again"),
         (official, lambda r: flip_a_bit(r / archives.DEVKIT), f"cannot read .*{archives.DEVKIT}.*download it again"),
         (kaggle, lambda r: (r / folders.KAGGLE_LABELS).write_text("a,b\n1,2\n"), "no ImageId and PredictionString"),
         (kaggle, lambda r: (r / folders.KAGGLE_LABELS).write_text("ImageId,PredictionString\n1\n"), "no ImageId and"),
@@ -242,7 +264,7 @@ def one_class_less(root: Path) -> None:
         (shards, lambda r: [p.unlink() for p in r.glob("*validation*")], "none whose name says val"),
         (shards, one_class_less, "train has 1 classes and val 3, only val has 00001, 00002: complete"),
         (parquet, lambda r: cut(r / "data/train-00000-of-00002.parquet", 0.5), "cannot read .*train-00000.*download"),
-        (image_folder, lambda r: shutil.rmtree(r / "val" / WNIDS[1]), "only train has n00000042: complete"),
+        (image_folder, lambda r: shutil.rmtree(r / "val" / WNIDS[1]), "only train has n02100735: complete"),
     ],
 )  # fmt: skip
 def test_a_data_set_that_is_not_whole_is_told_in_one_line(tmp_path: Path, make, harm, said):

@@ -154,7 +154,7 @@ def test_an_empty_root_is_the_users_mistake(settings):
 
 
 def spoil(root: Path) -> list[Path]:
-    folder = root / "train" / "n00000042"
+    folder = root / "train" / "n02100735"
     bad = sorted(folder.iterdir())[:3]
     bad[0].write_bytes(b"")
     bad[1].write_text("<html>404</html>")

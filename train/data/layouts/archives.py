@@ -15,7 +15,8 @@ from train.data.layouts.layout import Layout, Part, Splits, Tick, label_of
 from train.errors import UserError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+DEVKIT, TRUTH = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_validation_ground_truth.txt"
+SYNSETS = Path(__file__).with_name("ilsvrc2012_synsets.txt")
 
 
 def official(root: Path) -> Layout | None:
@@ -74,22 +75,21 @@ def members(path: Path, file: BinaryIO, start: int, tick: Tick, end: int | None 
 
 
 def _validation_synsets(devkit: Path) -> dict[str, str]:
-    """Class (WordNet id) of each validation image by its stem, from the development kit of ILSVRC 2012."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise UserError(f"{devkit} needs scipy to be read: pip install scipy") from error
+    """Class (WordNet id) of each validation image by its stem, from the development kit of ILSVRC 2012.
+
+    The kit numbers the classes in a MATLAB file, whose numbers are in ``ilsvrc2012_synsets.txt``.
+    """
     try:
         # whole, so that gzip's checksum is looked at
         whole = gzip.decompress(devkit.read_bytes())
         with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
             content = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isreg()}
-            meta, truth = content.get("meta.mat"), content.get("ILSVRC2012_validation_ground_truth.txt")
-            if meta is None or truth is None:
-                raise UserError(f"{devkit} has no meta.mat or no validation ground truth: download it again")
-            synsets = loadmat(io.BytesIO(meta.read()), squeeze_me=True)["synsets"]
-            ids = [int(line) for line in truth.read().split()]
+            truth = content.get(TRUTH)
+            if truth is None:
+                raise UserError(f"{devkit} has no {TRUTH}: download it again")
+            numbers = [int(line) for line in truth.read().split()]
+        synsets = [line for line in SYNSETS.read_text().splitlines() if not line.startswith("#")]
+        of_number = dict(enumerate(synsets, 1))
+        return {f"ILSVRC2012_val_{i:08d}": of_number[number] for i, number in enumerate(numbers, 1)}
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {devkit} ({error}): download it again") from error
-    names = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets}
-    return {f"ILSVRC2012_val_{i:08d}": names[number] for i, number in enumerate(ids, 1)}
