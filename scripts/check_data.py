@@ -1,6 +1,6 @@
 """Report what a folder of images is, how it differs from ILSVRC-2012, and with --decode which images do not decode.
 
-Usage: python scripts/check_data.py DIR [--decode] [--workers N]
+Usage: python scripts/check_data.py DIR [--classes-from FILE] [--decode] [--workers N]
 
 Ends with 0 when everything asked for is well, 1 when images do not decode, 2 when the folder cannot be trained on.
 """
@@ -27,11 +27,14 @@ CHUNK = 256  # images that a worker takes at a time
 
 def describe(train: Source, val: Source) -> str:
     lines = [f"{'layout':10}{train.index.layout} in {train.index.root}"]
-    for source, expected in ((train, ILSVRC_2012[0]), (val, ILSVRC_2012[1])):
+    for source, name, expected in (
+        (train, "train", ILSVRC_2012[0]),
+        (val, val.index.val_split, ILSVRC_2012[1]),
+    ):
         counts = np.bincount(source.labels(slice(None)))
         size = bytes_of(source)
         lines.append(
-            f"{source.index.split:10}{len(source):,} images (ILSVRC-2012: {expected:,}), {size / 1e9:,.1f} GB, "
+            f"{name:10}{len(source):,} images (ILSVRC-2012: {expected:,}), {size / 1e9:,.1f} GB, "
             f"{counts.min():,} to {counts.max():,} of each class"
         )
     lines.append(f"{'classes':10}{len(train.classes):,} (ILSVRC-2012: {ILSVRC_2012[2]:,})")
@@ -77,13 +80,14 @@ def decode_all(source: Source, workers: int) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", metavar="DIR", type=Path)
+    parser.add_argument("--classes-from", metavar="FILE", type=Path, help="as data.classes_from=FILE")
     parser.add_argument("--decode", action="store_true", help="decode every image and list those that fail")
     parser.add_argument("--workers", type=int, default=cores(), help="processes that decode (default: cores)")
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: at least 1")
     try:
-        train, val = open_sources(arguments.root.expanduser().absolute())
+        train, val = open_sources(arguments.root.expanduser().absolute(), arguments.classes_from)
     except UserError as error:
         return print_error(error)
     print(describe(train, val), flush=True)

@@ -119,10 +119,10 @@ def estimate(sources: tuple[Source, Source], form: Form) -> int:
     return int(total)
 
 
-def pack(root: Path, out: Path, form: Form, workers: int) -> None:
+def pack(root: Path, out: Path, form: Form, workers: int, classes_from: Path | None = None) -> None:
     if root in (out, *out.parents):
         raise UserError(f"{out} lies in {root}, whose images its shards would be taken for: give an OUT beside it")
-    sources = open_sources(root)
+    sources = open_sources(root, classes_from)
     out.mkdir(parents=True, exist_ok=True)
     todo = list(shards(sources, out, form))
     about = json.dumps({
@@ -162,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", metavar="DIR", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument("--classes-from", metavar="FILE", type=Path, help="as data.classes_from=FILE")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--square", metavar="N", type=int, help="N x N pixels (default 256)")
     form.add_argument("--shorter", metavar="N", type=int, help="shorter side N pixels")
@@ -175,7 +176,8 @@ def main() -> int:
         parser.error("sides and workers must be at least 1, and --quality from 1 to 95")
     try:
         root, out = (path.expanduser().absolute() for path in (chosen.root, chosen.out))
-        pack(root, out, Form(kind, 0 if kind == "original" else side, chosen.quality), chosen.workers)
+        form_of_images = Form(kind, 0 if kind == "original" else side, chosen.quality)
+        pack(root, out, form_of_images, chosen.workers, chosen.classes_from)
     except UserError as error:
         return print_error(error)
     except OSError as error:

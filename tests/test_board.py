@@ -68,7 +68,7 @@ def test_a_resumed_run_has_settings_layout_and_pictures_once(tmp_path: Path):
 
 
 def test_a_run_that_ends_at_its_top1_shows_the_mistakes_of_that_evaluation(tmp_path: Path):
-    train_here(tmp_path, *SMALL, "epochs=2", "batch=256", "stop_at_top1=0.001")
+    train_here(tmp_path, *SMALL, "epochs=2", "batch=256", "stop_at_top1=1")
     assert [e.step for e in board(tmp_path / "run" / "tb").Images("images/mistakes")] == [512]
 
 

@@ -18,3 +18,11 @@ def test_check_data_counts_and_lists_what_does_not_decode(tmp_path: Path):
     assert done.returncode == 1 and "2 of 34 images do not decode" in done.stdout
     assert f"cannot decode {bad}" in done.stdout and "extra.JPEG" in done.stdout
     assert script("check_data", tmp_path / "none").returncode == 2
+
+
+def test_check_data_takes_a_list_of_classes_and_names_the_split(tmp_path: Path):
+    image_folder(tmp_path)
+    (tmp_path / "val").rename(tmp_path / "test")
+    (tmp_path / "list").write_text(f"{WNIDS[1]}\n")
+    done = script("check_data", tmp_path, "--classes-from", tmp_path / "list")
+    assert done.returncode == 0 and "train     8 images" in done.stdout and "test      3 images" in done.stdout

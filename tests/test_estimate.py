@@ -76,6 +76,12 @@ def test_imagenet_is_planned_before_it_is_there():
         one_run.expected_data(compose("data.root=/nowhere"))
 
 
+def test_other_networks_and_heads_alone_are_planned_too():
+    assert "torchvision resnet18" in described("batch=8k", "data=imagenet", "model=torchvision", "model.arch=resnet18")
+    whole, head = (footprint_of(compose("batch=8k", *chosen), 10, 1) for chosen in ([], ["train_only=fc"]))
+    assert head.gradients < whole.gradients / 10 and head.weights == whole.weights
+
+
 def test_variance_reduction_costs_a_buffer_and_an_all_reduce_of_the_gradients_size():
     plain, reduced = (compose("batch=32k", f"optimizer.variance_reduction={on}") for on in ("false", "true"))
     without, net = footprint_of(plain, 64, 2), footprint_of(reduced, 64, 2)

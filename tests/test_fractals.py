@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -98,5 +99,11 @@ def test_images_of_0_1_which_have_no_third_split_are_refused_where_it_is_asked_f
 def test_a_damaged_image_is_named(tmp_path):
     root = fractals.provide(fractals_config(root=str(tmp_path / "f")))
     (root / "val/0001/00000.jpg").write_bytes(b"no JPEG")
-    with pytest.raises(UserError, match="cannot read .*val/0001/00000.jpg: remove the folder"):
+    # they may be someone's own
+    with pytest.raises(UserError, match="cannot read .*val/0001/00000.jpg: give another data.root"):
+        open_data(fractals_config(root=str(root)))
+    with (
+        mock.patch("train.data.fractals.user_cache", return_value=tmp_path),
+        pytest.raises(UserError, match="cannot read .*val/0001/00000.jpg: remove the folder .*, and it is made again"),
+    ):
         open_data(fractals_config(root=str(root)))

@@ -321,6 +321,9 @@ def folder(root: Path, tree: dict[str, list[str]]) -> Path:
         ),
         ({"train/a": [], "val/a": ["1.jpg"]}, "no image files"),
         ({"val/a": ["1.jpg"]}, "no folder train"),
+        # a competition's test split has no labels; Tiny ImageNet has a folder between a class and its images
+        ({"train/a": ["1.jpg"], "test": ["1.jpg"]}, "no folder val"),
+        ({"train/a/images": ["1.jpg"], "val/a": ["1.jpg"]}, "train/a has no image files .*a folder, out of which"),
         ({"imagenette2-160/train/a": ["1.jpg"]}, "give data.root=.*/root/imagenette2-160"),
     ],
 )
@@ -378,7 +381,7 @@ def test_a_list_of_classes_leaves_the_images_of_the_others_out(root: Path, tmp_p
 
 def test_a_list_of_classes_makes_do_with_splits_that_differ(tmp_path):
     root = folder(tmp_path / "root", {"train/a": ["1.jpg"], "train/b b": ["1.jpg"], "val/b b": ["1.jpg"]})
-    (tmp_path / "list").write_text("b b\n")
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfb b\n")  # some editors begin a text file so
     assert open_sources(root, tmp_path / "list")[0].classes == ["b b"]
     (tmp_path / "list").write_text("b b\na\n")
     with pytest.raises(UserError, match="only train has a: complete"):
@@ -391,7 +394,7 @@ def test_a_list_of_classes_makes_do_with_splits_that_differ(tmp_path):
         (None, "cannot be read .No such file or directory.: give a file"),
         (b" \n", "is empty: give"),
         (b"\xff", "cannot be read .not text."),
-        (b"a\nn1\nn2 x\n", "names n1, n2, and data.root=.* has no such class"),
+        (b"a\nn1\nn2 x\n", "names n1, n2, and data.root=.* has no such class: give a class folder's name a line"),
     ],
 )
 def test_a_list_of_classes_that_cannot_be_used_is_told_in_one_line(tmp_path, content, said):

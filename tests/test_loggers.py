@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from tests.helpers import ROOT, SMALL, App, assert_same_run, train_here
 from train.engine.logger import Logger, Run
+from train.errors import Stopped
 from train.output.loggers import open_logger
 
 Curves = dict[str, list[tuple[int, float]]]  # images and value, by name
@@ -231,9 +233,17 @@ def test_a_logger_that_fails_or_is_not_there_is_said_once_and_the_run_is_as_with
     assert len(said) == 3 and all("training continues without it" in line for line in said)
     assert (
         sum("no answer to row 1" in line for line in said)
-        == sum("No module named 'nowhere'" in line for line in said)
+        == sum("No module named 'nowhere'): put the folder of its module on PYTHONPATH" in line for line in said)
         == 1
     )
+
+
+def test_a_signal_within_a_loggers_call_is_not_its_failure(tmp_path: Path):
+    def stopped(run: Run) -> Logger:
+        raise Stopped("stopped by SIGINT")
+
+    with mock.patch("train.output.loggers._factory", return_value=stopped), pytest.raises(Stopped):
+        open_logger("wandb", run_at(tmp_path, 0), print)
 
 
 @pytest.mark.parametrize("service", ["wandb", "mlflow"])

@@ -3,7 +3,9 @@
 import contextlib
 import gzip
 import json
+import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from scripts.estimate.one_run import footprint_of
 from tests.helpers import SMALL, assert_same_run, build, rows, spawn, tar_of, train_here
 from train import app
 from train.config.compose import compose
+from train.data import cifar
 from train.data.kinds import open_data
 from train.engine.loop import seed_dropout
 from train.errors import UserError
@@ -32,6 +35,10 @@ FEW = [*SMALL, "data.train_per_class=16", "batch.total=64", "batch.micro=16", "e
     [
         ("resnet18", "null"), ("vit_b_16", "{image_size:64}"), ("convnext_tiny", "null"), ("vgg11_bn", "null"),
         ("mobilenet_v3_small", "null"), ("regnet_x_400mf", "null"), ("shufflenet_v2_x0_5", "null"),
+        ("alexnet", "null"), ("densenet121", "null"), ("efficientnet_b0", "null"), ("efficientnet_v2_s", "null"),
+        ("googlenet", "{aux_logits:false}"), ("mnasnet0_5", "null"), ("mobilenet_v2", "null"),
+        ("resnext50_32x4d", "null"), ("squeezenet1_1", "null"), ("swin_t", "null"), ("swin_v2_t", "null"),
+        ("wide_resnet50_2", "null"),
     ],
 )  # fmt: skip
 def test_a_network_of_each_family_takes_a_lars_step_with_fake_tensors(arch, options):
@@ -109,7 +116,7 @@ def test_networks_of_torchvision_begin_from_its_own_file_with_another_head(tmp_p
     theirs = models.get_model(arch, num_classes=1000)
     torch.save(theirs.state_dict(), tmp_path / "a=b.pth")
     given = ["model=torchvision", f"model.arch={arch}", "data.size=32", f"init={tmp_path}/a=b.pth"]
-    run = train_here(tmp_path, *FEW, *given, "max_steps=2", "optimizer.lr=0")
+    run = train_here(tmp_path, *FEW, *given, "max_steps=1", "optimizer.lr=0")
     said = "".join(capsys.readouterr())
     assert "randomly initialised (1000 classes there, 8 here)" in said
     state = torch.load(next((run / "checkpoints").glob("step-*.pt")))["model"]
@@ -117,6 +124,48 @@ def test_networks_of_torchvision_begin_from_its_own_file_with_another_head(tmp_p
     assert torch.equal(state[first], theirs.state_dict()[first])
     with pytest.raises(UserError, match="another configuration"):
         train_here(tmp_path, *FEW, *given[:-1])
+    trained = train_here(tmp_path / "trained", *FEW, *given)
+    ended = torch.load(trained / "weights.pt")
+    assert len(rows(trained)) == 2 and all(bool(value.isfinite().all()) for value in ended.values())
+    assert not torch.equal(ended[first], theirs.state_dict()[first])
+
+
+def test_a_backbone_without_a_head_begins_a_linear_probe(tmp_path: Path):
+    torch.manual_seed(1)
+    backbone = {k: v for k, v in models.resnet18().state_dict().items() if not k.startswith("fc.")}
+    ours = make_model(compose("model=torchvision", "model.arch=resnet18").model, 8)
+    drawn = ours.fc.weight.clone()
+    said = begin_from(ours, backbone, 8, "backbone.pt")
+    assert said.endswith("except fc.weight, fc.bias: randomly initialised (none there, 8 here)")
+    assert torch.equal(ours.fc.weight, drawn) and torch.equal(ours.conv1.weight, backbone["conv1.weight"])
+    del backbone["layer1.0.conv1.weight"]
+    with pytest.raises(UserError, match="Missing key.*layer1.0.conv1.weight.*model.options and data.size"):
+        begin_from(ours, backbone, 8, "backbone.pt")
+
+
+@pytest.mark.parametrize("model", ["torchvision", "timm"])
+@pytest.mark.parametrize("option", ["pretrained:true", "weights:DEFAULT"])
+def test_weights_are_chosen_by_init_alone(model, option):
+    config = compose(f"model={model}", "model.arch=resnet18", f"model.options={{{option}}}")
+    with pytest.raises(UserError, match="are chosen by init=DEFAULT"):
+        make_model(config.model, 8)
+
+
+def test_what_timm_cannot_give_is_said_in_one_line(monkeypatch):
+    config = compose("model=timm", "model.arch=resnet18").model
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "timm", None)
+        with pytest.raises(UserError, match="model=timm needs timm: pip install timm"):
+            make_model(config, 8)
+    timm = pytest.importorskip("timm")
+
+    def refused(*_: object, **__: object) -> None:
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(timm, "create_model", refused)
+    with pytest.raises(UserError, match="cannot be downloaded from .*no network.*give init=FILE") as error:
+        published_weights(config, "DEFAULT")
+    assert "\n" not in str(error.value)
 
 
 def test_only_the_named_layer_is_trained_and_statistics_of_the_others_stay(tmp_path: Path):
@@ -126,6 +175,8 @@ def test_only_the_named_layer_is_trained_and_statistics_of_the_others_stay(tmp_p
     ended = torch.load(run / "weights.pt")
     assert {name for name, value in ended.items() if not torch.equal(value, drawn[name])} == {"fc.weight", "fc.bias"}
     assert len(rows(run)) == 2
+    with pytest.raises(UserError, match="train_only was fc, now None"):
+        train_here(tmp_path, *FEW, "ema=0.5")
 
 
 def test_checkpoints_of_timms_and_torchvisions_scripts_are_read(tmp_path: Path):
@@ -180,7 +231,8 @@ def test_a_network_that_cannot_be_made_leaves_no_folder(tmp_path: Path):
     [
         (["train_only=head"], "train_only=head is not a layer of this network: choose one of conv1, bn1"),
         (["init=DEFAULT"], "there are no published weights of resnet8: give a file by init=FILE"),
-        (["init=/nowhere.pt"], "there is no file /nowhere.pt"),
+        (["init=/nowhere.pt"], "init=/nowhere.pt: there is no such file; published weights are DEFAULT"),
+        (["init=imagenet1k_v2"], "init=imagenet1k_v2: there is no such file; published weights are DEFAULT"),
     ],
 )
 def test_what_cannot_be_begun_is_said_in_one_line(tmp_path: Path, overrides, said):
@@ -198,22 +250,43 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path):
 def test_weights_that_cannot_be_downloaded_are_said_with_their_address(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(UserError, match="from https://download.pytorch.org/models/resnet50-.*give init=FILE"):
-        initial_weights("IMAGENET1K_V2", compose("model=resnet50").model)
+    for name in ("IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2"):
+        with pytest.raises(UserError, match="from https://download.pytorch.org/models/resnet50-.*give init=FILE"):
+            initial_weights(name, compose("model=resnet50").model)
     with pytest.raises(UserError, match=r"init=IMAGENET1K_V9: torchvision resnet18 has init=IMAGENET1K_V1\|DEFAULT"):
         published_weights(compose("model=torchvision", "model.arch=resnet18").model, "IMAGENET1K_V9")
 
 
-def cifar10(folder: Path, cut: int = 0) -> list[bytes]:
+Files = dict[str, bytes]
+
+
+def cifar10(folder: Path, cut: int = 0, harm: Callable[[Files], object] = lambda files: None) -> list[bytes]:
     """An archive in the official format of 50 training and 10 test images; its records."""
     generator = np.random.default_rng(0)
     records = [bytes([i % 10]) + generator.integers(0, 256, 3072, dtype=np.uint8).tobytes() for i in range(60)]
     files = {f"cifar-10-batches-bin/data_batch_{i + 1}.bin": b"".join(records[10 * i : 10 * i + 10]) for i in range(5)}
     files["cifar-10-batches-bin/test_batch.bin"] = b"".join(records[50:])
     files["cifar-10-batches-bin/batches.meta.txt"] = b"\n".join(f"class{i}".encode() for i in range(10)) + b"\n"
+    harm(files)
     content = gzip.compress(tar_of(files))
     (folder / "cifar-10-binary.tar.gz").write_bytes(content[: len(content) - cut])
     return records
+
+
+def test_cifar100_has_the_finer_of_its_two_labels(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    pixels = [generator.integers(0, 256, 3072, dtype=np.uint8).tobytes() for _ in range(30)]
+    records = [bytes([i % 20, 99 - i]) + pixels[i] for i in range(30)]  # the label of twenty, then that of a hundred
+    names = {"coarse": range(20), "fine": range(100)}
+    files = {f"cifar-100-binary/{kind}_label_names.txt": "".join(f"{kind}{i}\n" for i in numbers).encode()
+             for kind, numbers in names.items()}  # fmt: skip
+    files |= {"cifar-100-binary/train.bin": b"".join(records[:20]), "cifar-100-binary/test.bin": b"".join(records[20:])}
+    (tmp_path / "cifar-100-binary.tar.gz").write_bytes(gzip.compress(tar_of(files)))
+    data = open_data(compose("recipe=he", "data=cifar100", f"data.root={tmp_path}").data)
+    assert (data.train_images, data.val_images, data.class_names[79]) == (20, 10, "fine79")
+    _, (images, labels), _ = cifar.read(tmp_path / "cifar-100-binary.tar.gz", cifar.ARCHIVES["cifar100"])
+    assert labels.tolist() == [99 - i for i in range(20)]
+    assert images[7].transpose(2, 0, 1).tobytes() == pixels[7]
 
 
 def test_cifar_is_read_from_its_archive_and_trained_with_the_recipe(tmp_path: Path):
@@ -222,8 +295,6 @@ def test_cifar_is_read_from_its_archive_and_trained_with_the_recipe(tmp_path: Pa
     config = compose(*given)
     data = open_data(config.data)
     assert (data.train_images, data.val_images, data.class_names[3]) == (50, 10, "class3") and "NOT" in data.remark
-    from train.data import cifar
-
     _, train, test = cifar.read(tmp_path / "cifar-10-binary.tar.gz", cifar.ARCHIVES["cifar10"])
     assert train[1].tolist() == [i % 10 for i in range(50)] and test[0].shape == (10, 32, 32, 3)
     assert bytes(train[0][7].transpose(2, 0, 1).tobytes()) == records[7][1:]
@@ -233,8 +304,35 @@ def test_cifar_is_read_from_its_archive_and_trained_with_the_recipe(tmp_path: Pa
 
 def test_a_damaged_cifar_archive_is_refused_in_one_line(tmp_path: Path):
     given = compose("recipe=he", "data=cifar10", f"data.root={tmp_path}").data
-    with pytest.raises(UserError, match="there is no .*cifar-10-binary.tar.gz: download it"):
+    with pytest.raises(UserError, match="there is no .*cifar-10-binary.tar.gz: give the folder that holds it"):
         open_data(given)
     cifar10(tmp_path, cut=100)
     with pytest.raises(UserError, match="is damaged or cut short"):
         open_data(given)
+    given.root = f"{tmp_path}/cifar-10-binary.tar.gz"
+    with pytest.raises(UserError, match="give the folder that holds it"):
+        open_data(given)
+    with pytest.raises(UserError, match="give data=cifar10 and the folder that holds it"):
+        open_data(compose(f"data.root={tmp_path}", "batch=256").data)
+
+
+@pytest.mark.parametrize(
+    ("member", "change", "said"),
+    [
+        ("data_batch_2.bin", None, "has no data_batch_2.bin: download it again"),
+        ("batches.meta.txt", None, "has no batches.meta.txt"),
+        ("data_batch_5.bin", lambda content: content[:-7], "data_batch_1.bin is not a whole number of images"),
+        ("test_batch.bin", lambda content: bytes([10]) + content[1:], "test_batch.bin .*labels without a class"),
+    ],
+)
+def test_a_cifar_archive_that_is_not_whole_is_refused_in_one_line(tmp_path: Path, member, change, said):
+    def harm(files: Files) -> None:
+        name = f"cifar-10-batches-bin/{member}"
+        content = files.pop(name)
+        if change:
+            files[name] = change(content)
+
+    cifar10(tmp_path, harm=harm)
+    with pytest.raises(UserError, match=said) as refused:
+        open_data(compose("recipe=he", "data=cifar10", f"data.root={tmp_path}").data)
+    assert "\n" not in str(refused.value)

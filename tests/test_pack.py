@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import everything, expected, image_folder, parquet, script
+from tests.helpers import WNIDS, everything, expected, image_folder, parquet, script
 from train.data.sources import open_sources
 from train.errors import UserError
 
@@ -30,6 +30,9 @@ def test_a_pack_has_the_same_images_smaller_and_any_webdataset_reader_opens_it(t
         for i in range(len(a)):
             small = Image.open(io.BytesIO(a.read(i))).resize((48, 48), Image.Resampling.BILINEAR)
             assert np.abs(pixels(b.read(i)) - np.asarray(small).astype(int)).mean() < 4
+    (tmp_path / "list").write_text(f"{WNIDS[1]}\n")
+    done = script("pack", root, tmp_path / "one", "--classes-from", tmp_path / "list", "--workers", 1)
+    assert done.returncode == 0 and open_sources(tmp_path / "one")[0].classes == [WNIDS[1]]
     names, how = packed[0].index.fingerprint.split("-")
     assert names == originals[0].index.fingerprint and how
     wds = pytest.importorskip("webdataset")

@@ -116,6 +116,19 @@ def test_a_recipe_has_its_published_numbers_at_every_batch(recipe, batch):
     assert [c[key] for key in taken] == [c[f"recipe.{key.partition('.')[2]}"] for key in taken]
 
 
+def test_the_recipe_for_cifar_has_its_published_numbers():
+    """He et al. 2015 (arXiv 1512.03385), section 4.2."""
+    c = values(compose("recipe=he", "data=cifar10", "data.root=/x"))
+    published = {
+        "batch.total": 128, "optimizer.name": "sgd", "optimizer.lr": 0.1, "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 1e-4, "schedule.decay": "step", "schedule.milestones": [82, 123],
+        "schedule.factor": 0.1, "epochs": 164, "model.name": "resnet20", "data.shift": 4,
+    }  # fmt: skip
+    assert {key: c[key] for key in published} == published
+    # "64k iterations", the lr divided by 10 at 32k and 48k, of 128 images out of 50,000
+    assert [round(128 * steps / 50_000) for steps in (64_000, 32_000, 48_000)] == [164, 82, 123]
+
+
 @pytest.mark.parametrize(
     ("batch", "lr", "eps", "ghost"),
     [("4k", 11.31, 1e-5, 128), ("8k", 16, 1e-5, 128), ("16k", 22.63, 1e-5, 128), ("32k", 32, 0, 64)],

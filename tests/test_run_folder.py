@@ -56,10 +56,25 @@ def test_what_a_diverged_attempt_left_is_gone_when_the_run_goes_on(tmp_path):
 def test_a_damaged_file_of_a_run_is_named_and_left_as_it_is(tmp_path, name, content):
     settings = compose(*SMALL, "name=run", f"runs_dir={tmp_path}")
     RunFolder(settings)
+    (tmp_path / "run/log.jsonl").write_text("{}\n")
     (tmp_path / "run" / name).write_text(content)
     with pytest.raises(UserError, match=f"{name} is damaged: "):
         _ = RunFolder(settings).result
     assert (tmp_path / "run" / name).read_text() == content
+
+
+@pytest.mark.parametrize("held", ["log.jsonl", "diverged.json", "checkpoints/step-000000001-0.pt", "result.json"])
+def test_a_folder_is_free_for_another_configuration_until_something_is_saved(tmp_path, held):
+    """A wrong ``init=``, or too little memory, must not take the name from the command that is right."""
+    first, second = (compose(*SMALL, "name=run", f"runs_dir={tmp_path}", f"seed={seed}") for seed in (0, 1))
+    RunFolder(first)
+    (tmp_path / "run/log.jsonl").touch()
+    RunFolder(second)
+    assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()
+    (tmp_path / "run" / held).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / held).write_text("{}\n")
+    with pytest.raises(UserError, match="seed was 1, now 0"):
+        RunFolder(first)
 
 
 def test_a_file_system_without_locks_is_named(tmp_path):

@@ -64,7 +64,9 @@ def test_a_slurm_job_requeues_itself_when_it_was_stopped_and_not_when_it_is_thro
     assert job.returncode == 0 and "stopped and saved: back into the queue" in said, said
     assert "x 2 processes" in said and said.count("finished") == 0
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
-    environment |= {"SLURM_NNODES": "1", "PROCESSES_PER_NODE": "2"}
+    # options of srun, and a command that starts the container
+    environment |= {"SLURM_NNODES": "1", "PROCESSES_PER_NODE": "2", "SRUN_OPTIONS": "--container-image=x",
+                    "CONTAINER": "env IN_CONTAINER=1"}  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "after step" in done.stdout and "finished" in done.stdout, done.stderr
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"

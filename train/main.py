@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from argparse import Namespace
 from dataclasses import replace
@@ -25,6 +26,7 @@ from train.config.overrides import parse, spell, unspell
 from train.config.refusals import MISTAKES, is_of_command_line, refuse
 from train.config.schema import Config
 from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError, print_error
+from train.model import check_arch
 from train.output import sweep
 from train.plan import accumulation
 
@@ -51,6 +53,7 @@ def job(composed: DictConfig) -> float | None:
         config = typed(composed)
         config.check()
         if flags.cfg == "job":
+            check_arch(config.model)
             show(composed, flags.package)
             return None
         # no code is run that a file names, which may be someone else's
@@ -76,7 +79,7 @@ def job(composed: DictConfig) -> float | None:
         if error.errno not in FIXABLE:
             raise
         code = print_error(UserError(f"{error.filename or runs_dir}: {error.strerror}: what was saved is intact"))
-    if code == Diverged.exit_code and is_sweep() and "BasicSweeper" not in HydraConfig.get().sweeper._target_:
+    if code == Diverged.exit_code and is_sweep() and not is_basic_sweep():
         # to a search a trial that diverged is a failed one, of which its max_failure_rate allows some
         failed = Diverged(0, "a trial diverged")
         failed.is_said_elsewhere = True
@@ -92,6 +95,11 @@ def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def is_basic_sweep() -> bool:
+    """Whether every job is run as given, and none is chosen by the results of others."""
+    return "BasicSweeper" in HydraConfig.get().sweeper._target_
+
+
 def show(composed: DictConfig, package: str | None) -> None:
     """Print a checked configuration, or the part of it that ``package`` names, without interpolations."""
     OmegaConf.resolve(composed)
@@ -105,6 +113,11 @@ def note_job(config: Config, overrides: list[str]) -> None:
     """In a sweep, note the job for the table at its end."""
     if not is_sweep():
         return
+    if config.max_steps and not is_basic_sweep():
+        raise UserError("max_steps= ends a trial without a result, of which a sweeper can learn nothing: leave it out")
+    varied = [given for given in flags.overrides if given not in overrides and not given.startswith("hydra")]
+    if varied and any(re.match(r"name=[^$]*$", given) and given not in varied for given in flags.overrides):
+        raise UserError(f"name={config.name} is one folder for all jobs of this sweep: leave out name=")
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
     # a search may try the same values again, which is the same run

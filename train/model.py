@@ -63,15 +63,13 @@ def make_resnet50(config: ResNet50Config, classes: int) -> nn.Module:
 def make_torchvision(config: LibraryConfig, classes: int) -> nn.Module:
     from torchvision import models
 
-    _check_arch(config, models.list_models(module=models))
+    check_arch(config)
     return models.get_model(config.arch, num_classes=classes, **config.options or {})
 
 
 def make_timm(config: LibraryConfig, classes: int) -> nn.Module:
-    timm = _timm()
-    if not timm.is_model(config.arch):
-        _check_arch(config, timm.list_models())
-    return timm.create_model(config.arch, num_classes=classes, **config.options or {})
+    check_arch(config)
+    return _timm().create_model(config.arch, num_classes=classes, **config.options or {})
 
 
 def _timm() -> Any:
@@ -82,8 +80,21 @@ def _timm() -> Any:
     return timm
 
 
-def _check_arch(config: LibraryConfig, known: list[str]) -> None:
-    if config.arch not in known:
+def check_arch(config: ModelConfig) -> None:
+    """Raise UserError where a library has no network of that name, or where an option chooses its weights."""
+    if not isinstance(config, LibraryConfig):
+        return
+    if weights := sorted({"pretrained", "weights", "checkpoint_path"} & {*(config.options or ())}):
+        raise UserError(f"model.options has {weights[0]}: the weights to begin from are chosen by init=DEFAULT")
+    if config.name == "timm":
+        known = [] if _timm().is_model(config.arch) else _timm().list_models()
+        is_known = not known
+    else:
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        is_known = config.arch in known
+    if not is_known:
         near = difflib.get_close_matches(config.arch, known, n=5, cutoff=0.5)
         fix = f"did you mean {', '.join(near)}?" if near else f"such as {', '.join(known[:: len(known) // 5][:5])}"
         raise UserError(f"model.arch={config.arch} is not a classification network of {config.name}: {fix}")
@@ -102,7 +113,7 @@ def resnet50_weights(config: ResNet50Config, init: str) -> dict[str, Tensor]:
 def torchvision_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
     from torchvision import models
 
-    _check_arch(config, models.list_models(module=models))
+    check_arch(config)
     published = models.get_model_weights(config.arch)
     names = published.__members__  # type: ignore[attr-defined]
     if init not in names:
@@ -119,9 +130,8 @@ def torchvision_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
 def timm_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
     if init != "DEFAULT":
         raise UserError(f"init={init}: with model=timm the weights are part of model.arch=NAME.TAG, with init=DEFAULT")
+    check_arch(config)
     timm = _timm()
-    if not timm.is_model(config.arch):
-        _check_arch(config, timm.list_models())
     source = timm.get_pretrained_cfg(config.arch)
     if source is None or not source.has_weights:
         return no_weights(config, init)

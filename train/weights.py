@@ -19,9 +19,13 @@ Weights = dict[str, Tensor]
 
 def initial_weights(init: str, config: ModelConfig) -> Weights:
     """The weights that ``init`` names: those of a file, or those that the network's library publishes."""
-    if PUBLISHED.fullmatch(init):
-        return published_weights(config, init)
-    return read(Path(init).expanduser())
+    # torchvision writes ResNet50_Weights.IMAGENET1K_V2
+    name, path = init.rpartition("_Weights.")[2], Path(init).expanduser()
+    if PUBLISHED.fullmatch(name):
+        return published_weights(config, name)
+    if not path.exists():
+        raise UserError(f"init={init}: there is no such file; published weights are DEFAULT, IMAGENET1K_V2 etc.")
+    return read(path)
 
 
 def read(path: Path) -> Weights:
@@ -56,23 +60,27 @@ def load(model: nn.Module, weights: Weights, problem: str, classes: int) -> None
     except RuntimeError as error:
         why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
-            f"{problem} with {classes} classes ({why[:120]}): give the model= and data= that it was trained with"
+            f"{problem} with {classes} classes ({why[:120]}): give the model= and data= that it was trained with, "
+            "and their model.options and data.size"
         ) from error
 
 
 def begin_from(model: nn.Module, weights: Weights, classes: int, init: str) -> str:
-    """Load ``weights``, but for a head of another number of classes; the line that says what was loaded.
+    """Load ``weights``, except for a head that they lack or have for another number of classes; a line that says so.
 
     Raises UserError when they are another network's.
     """
     own = model.state_dict()
+    head = [name for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))][-1]
+    lacking = [name for name in own if name.rpartition(".")[0] == head and name not in weights]
     drawn = [name for name in own if name in weights and _is_other_head(model, name, own[name], weights[name], classes)]
+    drawn += lacking
     load(model, {**weights, **{name: own[name] for name in drawn}}, f"init={init} does not fit this network", classes)
     if not drawn:
         return f"started from {init}"
     return (
         f"started from {init}, except {', '.join(drawn)}: randomly initialised "
-        f"({len(weights[drawn[0]])} classes there, {classes} here)"
+        f"({f'{len(weights[drawn[0]])} classes' if drawn != lacking else 'none'} there, {classes} here)"
     )
 
 

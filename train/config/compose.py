@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import hydra
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from train import model, optimizer
 from train.config import resolvers
 from train.config.groups import CONFIGS, GROUPS
-from train.config.overrides import parse
+from train.config.overrides import TEXTS, parse
 from train.config.schema import Config
 from train.data import kinds
 from train.errors import UserError
@@ -66,5 +67,6 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
             # without the override there is no configuration: the recipe publishes no value in its place
             default = {}
         if key in chosen and chosen[key] != default.get(key):
-            name += f"-{key}={chosen[key]}"
+            value = chosen[key]
+            name += f"-{key}={Path(value).name if key in TEXTS and value else value}"
     return re.sub(r"[\s/\\]+", "_", name)

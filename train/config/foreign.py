@@ -36,7 +36,13 @@ ANSWERS = {
     "give seed=N": "random_seed manual_seed",
     "give data.size=N": "img_size crop_size train_crop_size input_size image_size",
     "give logger=[wandb], see docs/loggers.md": "wandb log_wandb loggers mlflow tensorboard use_wandb",
-    "there is none: the recipes here use none": "mixup cutmix aa auto_augment dropout clip_grad sync_bn",
+    "there is none: the recipes here use none": "mixup cutmix aa auto_augment clip_grad sync_bn",
+    "give 'model.options={dropout:X}' with model=torchvision, drop_rate with model=timm": "dropout drop_rate drop",
+    "classes are counted in data.root; data.classes=N is for data=fractals": "num_classes n_classes nb_classes",
+    "splits are folders of data.root: train, and val, valid, validation or test": "val_split train_split",
+    "give data.resize=N": "val_resize_size resize_size",
+    "give schedule.decay=step, schedule.milestones=[30,60,80] and schedule.factor=0.1":
+        "gamma lr_gamma lr_step_size step_size decay_epochs decay_rate decay_milestones milestones",
 }  # fmt: skip
 
 BY_WORD = {word: said for said, words in ANSWERS.items() for word in words.split()}

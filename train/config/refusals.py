@@ -16,6 +16,7 @@ from omegaconf.errors import (
     ConfigKeyError,
     OmegaConfBaseException,
     UnsupportedInterpolationType,
+    ValidationError,
 )
 
 from train.config.compose import PARTS
@@ -60,6 +61,9 @@ def explain(error: BaseException) -> str:
             # Hydra tells the whole key, OmegaConf the part that it does not find
             whole = re.search(r"Could not override '([^']+)'", str(error))
             return _unknown_key(max(whole[1] if whole else "", str(cause.full_key), key=len))
+    if isinstance(error, ValidationError) and "is not a subclass of" in str(error):
+        own = next(key for key in known_keys() if key.startswith(f"{error.full_key}."))
+        return f"{error.full_key} takes no value itself: give one of its keys, such as {own}="
     innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
     text = str(innermost or error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
@@ -80,7 +84,12 @@ def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     options = "|".join(choices(group) if group in GROUPS else sorted(error.options or ()))
     line = f"{group}={choice} does not exist: choose {group}={options}"
-    return line + (", or give a size of your own by batch.total=N (with optimizer.lr=X)" if group == "batch" else "")
+    others = {
+        "batch": "a size of your own by batch.total=N (with optimizer.lr=X)",
+        "data": "a folder of your own images by data.root=DIR",
+        "model": f"a network of a library by model=torchvision model.arch={choice}",
+    }
+    return line + (f", or give {others[group]}" if group in others else "")
 
 
 def _unknown_key(key: str) -> str:

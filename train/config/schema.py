@@ -54,7 +54,7 @@ class Config:
     label_smoothing: float = key(least=0, below=1)
     ema: float = key(least=0, below=1)
     noise_scale: bool = operational()
-    stop_at_top1: float | None = key(above=0, most=100)
+    stop_at_top1: float | None = key(least=1, most=100)
     epochs: int = key(least=1)
     evaluate_every: int = key(least=1)
     seed: int = key(least=0, below=2**63)
@@ -67,7 +67,7 @@ class Config:
     evaluate: str | None = operational()
     on_divergence: str = key(one_of=("stop", "restart"), free_on_resume=True)
     timeout_minutes: float = operational(above=0)
-    logger: list[str] = operational()
+    logger: list[str] = operational(said="`tensorboard`, `wandb`, `mlflow`, `module:callable`")
     mlperf_log: bool = operational()
     profile: bool = operational()
     log: LogConfig

@@ -52,6 +52,7 @@ ARCHIVES = {
 
 @dataclass(kw_only=True)
 class Config(DataConfig):
+    size: int = key(said="32")
     shift: int = key(least=0)
 
     def check(self) -> None:
@@ -87,9 +88,12 @@ def read(path: Path, archive: Archive) -> tuple[list[str], Split, Split]:
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(path.read_bytes()))) as tar:
             members = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isreg()}
             files = {name: member.read() for name, member in members.items() if member}
-    except FileNotFoundError as error:
-        raise UserError(f"there is no {path}: download it from https://www.cs.toronto.edu/~kriz/cifar.html") from error
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"there is no {path}: give the folder that holds it, as downloaded from "
+            "https://www.cs.toronto.edu/~kriz/cifar.html"
+        ) from error
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is damaged or cut short ({error}): download it again") from error
     if missing := [name for name in (*archive.train, archive.test, archive.class_names) if name not in files]:
         raise UserError(f"{path} has no {missing[0]}: download it again")

@@ -110,7 +110,9 @@ def read(split: Path, size: int) -> Split:
         try:
             pixels = np.asarray(Image.open(path))
         except OSError as error:
-            raise UserError(f"cannot read {path}: remove the folder {split.parent}, and it is made again") from error
+            is_made = user_cache() in split.parents
+            fix = f"remove the folder {split.parent}, and it is made again" if is_made else "give another data.root"
+            raise UserError(f"cannot read {path}: {fix}") from error
         if pixels.shape != images.shape[1:]:
             height, width = pixels.shape[:2]
             raise UserError(f"{path} is {width}x{height}, not data.size={size}: give that size, or another data.root")

@@ -94,7 +94,7 @@ def open_index(root: Path, classes_from: Path | None = None) -> tuple[Index, Ind
 
 def _read_classes(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
         raise UserError(f"data.classes_from={path} cannot be read ({why}): give a file with a class a line") from error
@@ -163,7 +163,10 @@ def _classes(
         # a name may be followed by a description, and may hold spaces itself
         said = [line if line in known else line.split()[0] for line in chosen]
         if unknown := sorted(set(said) - known.keys()):
-            raise UserError(f"data.classes_from names {_some(unknown)}, and data.root={root} has no such class")
+            raise UserError(
+                f"data.classes_from names {_some(unknown)}, and data.root={root} has no such class: give a class "
+                "folder's name a line"
+            )
         wanted = {known[name] for name in said}
         in_train, in_val = in_train & wanted, in_val & wanted
     if in_train != in_val:

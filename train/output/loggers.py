@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from train.engine.logger import Logger, Run
+from train.errors import RunEnded
 from train.output.board import BoardLogger, opening
 
 
@@ -41,14 +42,16 @@ class Guarded:
     def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
+        except RunEnded:
+            # not of the logger: a signal arrived within its call
+            raise
         except Exception as error:
             self._logger = Logger()
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            fix = (
-                f": pip install {self._name}"
-                if isinstance(error, ModuleNotFoundError) and error.name == self._name
-                else ""
-            )
+            fix = ""
+            if isinstance(error, ModuleNotFoundError):
+                is_service = error.name == self._name
+                fix = f": pip install {self._name}" if is_service else ": put the folder of its module on PYTHONPATH"
             self._say(f"logger={self._name} is off, training continues without it ({why[:300]}){fix}")
 
     def __getattr__(self, method: str) -> Callable[..., None]:

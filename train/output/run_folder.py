@@ -54,10 +54,10 @@ class RunFolder:
         self._lock.flush()
 
     def _check_configuration(self, config: Any) -> None:
-        """Write ``config.yaml``, or compare it with the one that is there."""
+        """Write ``config.yaml``, or compare it with that of what the folder holds."""
         path = self.path / "config.yaml"
         now = asdict(config)
-        if not path.exists():
+        if not path.exists() or not self._holds_anything:
             checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
             return
         try:
@@ -75,6 +75,13 @@ class RunFolder:
             raise UserError(
                 f"{self.path} was run with another configuration ({'; '.join(differences)}): give another name=NAME"
             )
+
+    @property
+    def _holds_anything(self) -> bool:
+        """Whether a run has left something here; one that ended before, such as by a wrong ``init=``, has not."""
+        log = self.path / "log.jsonl"
+        ended = [self.path / "result.json", self.path / "diverged.json", *self.checkpoints.glob("*.pt")]
+        return any(path.exists() for path in ended) or (log.exists() and log.stat().st_size > 0)
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -44,9 +44,10 @@ class WandbLogger(TrackingLogger):
 
         super().__init__(run, "wandb")
         self._wandb = wandb
-        self._open(run.images)
+        # of an attempt that saved nothing, W&B keeps what it has under its own id
+        self._open(run.images, is_known=run.images > 0)
 
-    def _open(self, images: int) -> None:
+    def _open(self, images: int, is_known: bool) -> None:
         def init(**how: Any) -> Any:
             return self._wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -55,12 +56,13 @@ class WandbLogger(TrackingLogger):
                 config=self._run.settings,
                 dir=self._run.folder,
                 # what is printed is not sent
-                settings=self._wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=60),
+                settings=self._wandb.Settings(
+                    console="off", silent=True, login_timeout=30, init_timeout=30, finish_timeout=60
+                ),
                 **how,
             )
 
-        if not (self._id and images):
-            # of an attempt that saved nothing, W&B keeps what it has under its own id
+        if not (self._id and is_known):
             self._id = secrets.token_hex(8)
             self._board = init(id=self._id)
             return
@@ -78,7 +80,7 @@ class WandbLogger(TrackingLogger):
 
     def rewind(self, rows: int, images: int) -> None:
         self._board.finish()
-        self._open(images)
+        self._open(images, is_known=True)
 
     def close(self, is_over: bool) -> None:
         self._board.finish(exit_code=0 if is_over else 1)

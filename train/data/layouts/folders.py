@@ -12,7 +12,8 @@ KAGGLE, KAGGLE_LABELS = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
 
 
 def image_folder(root: Path) -> Layout | None:
-    val_split = next((split for split in VAL_SPLITS if (root / split).is_dir()), None)
+    # a test split without labels, as competitions have it, is none to validate on
+    val_split = next((s for s in VAL_SPLITS if (root / s).is_dir() and (s != "test" or _has_folder(root / s))), None)
     has_train = (root / "train").is_dir()
     if not has_train and val_split is None:
         return None
@@ -31,6 +32,10 @@ def image_folder(root: Path) -> Layout | None:
     return Layout("ImageFolder", "folder", inputs, list_images, len(train) + len(val), "class", val_split)
 
 
+def _has_folder(folder: Path) -> bool:
+    return any(entry.is_dir() for entry in entries(folder))
+
+
 def _class_folders(root: Path, split: str) -> list[str]:
     found = sorted(entry.name for entry in entries(root / split) if entry.is_dir())
     if not found:
@@ -44,7 +49,8 @@ def _class_folder(root: Path, folder: str, tick: Tick) -> Part:
         if entry.name.lower().endswith(IMAGE_ENDINGS):
             part.add(entry.name, name)
     if not part.names:
-        raise UserError(f"{root / folder} has no image files ({', '.join(IMAGE_ENDINGS)}): class without images")
+        found = "but a folder, out of which they must be moved" if _has_folder(root / folder) else "an empty class"
+        raise UserError(f"{root / folder} has no image files ({', '.join(IMAGE_ENDINGS)}): {found}")
     tick(1)
     return part
 

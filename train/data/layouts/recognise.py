@@ -1,5 +1,6 @@
 """Tells which layout a folder has."""
 
+import re
 from pathlib import Path
 
 from train.data.layouts import archives, folders, shards
@@ -35,5 +36,7 @@ def recognise(root: Path) -> Layout:
 
 
 def _unpack(archive: Path) -> str:
+    if cifar := re.match(r"cifar-(10+)-binary", archive.name):
+        return f"give data=cifar{cifar[1]} and the folder that holds it"
     command = "unzip" if archive.suffix == ".zip" else "tar xzf"
     return f"unpack it (cd {archive.parent} && {command} {archive.name}), and give the folder with train and val in it"
