@@ -19,7 +19,11 @@ def test_a_built_wheel_carries_lars_and_the_app_with_its_configs(tmp_path: Path)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"lars/lars.py", "lars/py.typed", "train/main.py", "train/configs/batch/256.yaml"} <= set(names)
+    carried = {
+        "lars/lars.py", "lars/py.typed", "train/main.py", "train/configs/batch/256.yaml", "train/published-range.csv",
+        "train/data/layouts/ilsvrc2012_synsets.txt",
+    }  # fmt: skip
+    assert carried <= set(names)
     assert not [name for name in names if name.startswith("lars/") and name.endswith((".toml", "LICENSE"))]
     site = tmp_path / "site"
     subprocess.run([*pip, "install", str(wheel), "--no-deps", "--target", str(site)], check=True)
@@ -66,6 +70,7 @@ optimizer = LarsSGD(split_parameters(model, 1e-4), lr=1.0, momentum=0.9)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 reveal_type(optimizer.first_not_finite())
 LARS(torch.optim.SGD(model.parameters(), lr=1.0), trust_coeff=0.1)
+LarsSGD(model.parameters(), lr=1.0, trust_coeff=0.1)
 """
 
 
@@ -88,7 +93,13 @@ def test_the_wheel_of_lars_alone_needs_torch_passes_its_tests_and_is_typed(tmp_p
         cwd=tmp_path, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert 'Revealed type is "tuple[str, str] | None"' in checked.replace("builtins.", "")
-    assert 'Argument "trust_coeff" to "LARS" has incompatible type' in checked and "Found 1 error" in checked, checked
+    for name in ("LARS", "LarsSGD"):
+        assert f'Argument "trust_coeff" to "{name}" has incompatible type' in checked, checked
+    assert "Found 2 errors" in checked, checked
+    editable = [python, "-m", "pip", "-q", "install", "--no-deps", "-e", ROOT / "lars"]
+    subprocess.run(editable, check=True)
+    where = subprocess.run([python, "-c", "import lars; print(lars.__file__)"], cwd=tmp_path, capture_output=True)
+    assert where.stdout.decode().strip() == str(ROOT / "lars" / "__init__.py")
 
 
 @pytest.mark.slow

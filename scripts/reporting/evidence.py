@@ -279,7 +279,8 @@ def draw_steps(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("images a step (dotted: perfect scaling)")
     axes.set_ylabel(f"steps to {matrix.TARGET:g} % top-1 on selection")
     axes.set_title("ResNet-8 on fractals (not ImageNet)", fontsize=10)
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
 
 
 def error_points() -> list[dict[str, object]]:
