@@ -3,6 +3,11 @@
 from typing import Any
 
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# Of every parameter that was split. They are not in the groups: torch mixes no named group with one that is not, and
+# ZeRO deals the parameters of a group out in another order.
+NAMES = WeakTensorKeyDictionary()
 
 
 def split_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -13,17 +18,19 @@ def split_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Several networks are one in ``nn.ModuleList([encoder, projector])``. Call it after FSDP2's ``fully_shard``, which
     replaces the parameters, and before anything that flattens them.
 
-    The rest gets ``weight_decay`` 0 and the plain optimizer's step, as MLPerf's ``skip_list`` has it. Each group also
-    has the names of its parameters.
+    The rest gets ``weight_decay`` 0 and the plain optimizer's step, as MLPerf's ``skip_list`` has it. ``LARS.names``
+    remembers the names of the parameters.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     >>> [(group["lars"], len(group["params"])) for group in split_parameters(model, 1e-4)]
     [(True, 1), (False, 3)]
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = {name: p for name, p in named.items() if p.dim() > 1}
-    rest = {name: p for name, p in named.items() if p.dim() <= 1}
+    parameters = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            NAMES[p] = name
+            parameters.append(p)
     return [
-        {"params": list(weights.values()), "param_names": list(weights), "weight_decay": weight_decay, "lars": True},
-        {"params": list(rest.values()), "param_names": list(rest), "weight_decay": 0.0, "lars": False},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay, "lars": True},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "lars": False},
     ]

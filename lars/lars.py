@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.optimizer import Optimizer
 
+from lars.groups import NAMES
 from lars.overflow import unless_overflow
 from lars.ratio import Variant
 from lars.state import check_state
@@ -127,7 +128,7 @@ class LARS(Optimizer):
             raise TypeError(
                 "LARS cannot wrap LBFGS, which evaluates its closure many times within a step: wrap torch.optim.SGD"
             )
-        if not (0 <= _number(eps) < math.inf and 0 <= _number(trust_coef) < math.inf):
+        if not (0 <= _float_or_nan(eps) < math.inf and 0 <= _float_or_nan(trust_coef) < math.inf):
             raise ValueError(f"eps={eps!r} and trust_coef={trust_coef!r} must be finite and not negative")
         if ratio not in ("paper", "decayed"):
             raise ValueError(f"ratio={ratio!r} is not one of 'paper', 'decayed'")
@@ -135,7 +136,7 @@ class LARS(Optimizer):
             raise ValueError(f"momentum_form={momentum_form!r} is not one of 'torch', 'caffe', 'nus'")
         if momentum_form != "torch" and not isinstance(optimizer, SGD):
             raise ValueError(f"momentum_form={momentum_form!r} needs a torch.optim.SGD, not {type(optimizer).__name__}")
-        if any(bound is not None and not _number(bound) > 0 for bound in (max_ratio, clamp)):
+        if any(bound is not None and not _float_or_nan(bound) > 0 for bound in (max_ratio, clamp)):
             raise ValueError(f"max_ratio={max_ratio!r} and clamp={clamp!r} must be above 0, or None")
         self.optim = optimizer
         self.eps = eps
@@ -167,7 +168,7 @@ class LARS(Optimizer):
     def _filled(self, group: dict[str, Any]) -> dict[str, Any]:
         """``group`` with what it lacks; ValueError when LARS cannot step it."""
         filled = {"lars": True, "trust_coef": self.trust_coef, "lars_eps": self.eps, **group}
-        if not all(0 <= _number(filled[key]) < math.inf for key in ("trust_coef", "lars_eps")):
+        if not all(0 <= _float_or_nan(filled[key]) < math.inf for key in ("trust_coef", "lars_eps")):
             raise ValueError(
                 f"a group's trust_coef={filled['trust_coef']!r} and lars_eps={filled['lars_eps']!r} "
                 "must be finite and not negative"
@@ -233,7 +234,7 @@ class LARS(Optimizer):
     def trust_ratios(self) -> Tensor:
         """The last step's ratio of every adapted tensor, 1-D, on the device: reading its values waits for the device.
 
-        In the order of ``adapted_parameters``; empty before the first step.
+        In the order of ``adapted_parameters``; empty before the first step, and on a CPU after one that overflowed.
         """
         return _concatenated([measured.trust_ratios for _, measured in self._measured])
 
@@ -260,11 +261,9 @@ class LARS(Optimizer):
     def _names(self) -> dict[Tensor, str]:
         known: dict[Tensor, str] = {}
         for g, group in enumerate(self.param_groups):
-            count, given = len(group["params"]), group.get("param_names") or ()
-            # of a group that ZeRO has divided, the names are those of all its tensors
-            names = given if len(given) == count else [f"{g}.{i}" for i in range(count)]
-            known.update(zip(group["params"], names, strict=True))
-        return known
+            given = group.get("param_names") or [f"{g}.{i}" for i in range(len(group["params"]))]
+            known.update(zip(group["params"], given, strict=True))
+        return known | {p: NAMES[p] for p in known if p in NAMES}
 
     def first_not_finite(self) -> tuple[str, str] | None:
         """The name of the first tensor with a NaN or an infinity, and "weight" or "gradient"; None if there is none.
@@ -315,7 +314,7 @@ class LARS(Optimizer):
         if found_inf is None:
             self._step_all()
         else:
-            # a step that is not taken has measured nothing
+            # on a CPU a step that overflowed is not taken, and measures nothing
             self._measured.clear()
             unless_overflow(found_inf, params, self.state, self._step_all)
         return loss
@@ -444,7 +443,7 @@ def _refuse(kind: str, unknown: Mapping[str, Any], otherwise: str) -> None:
         )
 
 
-def _number(x: object) -> float:
+def _float_or_nan(x: object) -> float:
     """``x`` as a float; NaN if it is not a number."""
     return float(x) if isinstance(x, SupportsFloat) else math.nan
 

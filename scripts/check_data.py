@@ -34,7 +34,7 @@ def describe(train: Source, val: Source) -> str:
         counts = np.bincount(source.labels(slice(None)))
         size = bytes_of(source)
         lines.append(
-            f"{name:10}{len(source):,} images (ILSVRC-2012: {expected:,}), {size / 1e9:,.1f} GB, "
+            f"{name + ' ':10}{len(source):,} images (ILSVRC-2012: {expected:,}), {size / 1e9:,.1f} GB, "
             f"{counts.min():,} to {counts.max():,} of each class"
         )
     lines.append(f"{'classes':10}{len(train.classes):,} (ILSVRC-2012: {ILSVRC_2012[2]:,})")
@@ -87,7 +87,8 @@ def main() -> int:
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: at least 1")
     try:
-        train, val = open_sources(arguments.root.expanduser().absolute(), arguments.classes_from)
+        classes_from = arguments.classes_from and arguments.classes_from.expanduser()
+        train, val = open_sources(arguments.root.expanduser().absolute(), classes_from)
     except UserError as error:
         return print_error(error)
     print(describe(train, val), flush=True)

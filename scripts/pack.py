@@ -1,6 +1,7 @@
 """Write a resized copy of a data set, as WebDataset shards that this app and any WebDataset reader open.
 
 Usage: python scripts/pack.py DIR OUT [--shorter N | --square N | --original] [--quality Q] [--workers N]
+                                     [--classes-from FILE]
 
     --square 256    every image to 256 x 256 pixels whatever its aspect, as in the paper's own LMDB (the default)
     --shorter N     the shorter side to N pixels, the aspect kept
@@ -177,7 +178,8 @@ def main() -> int:
     try:
         root, out = (path.expanduser().absolute() for path in (chosen.root, chosen.out))
         form_of_images = Form(kind, 0 if kind == "original" else side, chosen.quality)
-        pack(root, out, form_of_images, chosen.workers, chosen.classes_from)
+        classes_from = chosen.classes_from and chosen.classes_from.expanduser()
+        pack(root, out, form_of_images, chosen.workers, classes_from)
     except UserError as error:
         return print_error(error)
     except OSError as error:

@@ -46,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
     "scripts.matrix": {"scripts.records"},
     "scripts.records": set(),
     "train.main": {
-        "train.app", "train.config", "train.output", "train.engine", "train.processes", "train.plan", "train.errors",
+        "train.app", "train.config", "train.output", "train.engine", "train.model", "train.processes", "train.plan",
+        "train.errors",
     },
     "train.app": {
         "train.description", "train.config", "train.output", "train.engine", "train.data", "train.model",

@@ -322,8 +322,8 @@ def folder(root: Path, tree: dict[str, list[str]]) -> Path:
         ({"train/a": [], "val/a": ["1.jpg"]}, "no image files"),
         ({"val/a": ["1.jpg"]}, "no folder train"),
         # a competition's test split has no labels; Tiny ImageNet has a folder between a class and its images
-        ({"train/a": ["1.jpg"], "test": ["1.jpg"]}, "no folder val"),
-        ({"train/a/images": ["1.jpg"], "val/a": ["1.jpg"]}, "train/a has no image files .*a folder, out of which"),
+        ({"train/a": ["1.jpg"], "test": ["1.jpg"]}, "no folder val .*test has no class folders"),
+        ({"train/a/images": ["1.jpg"], "val/a": ["1.jpg"]}, "train/a has no image files .*not in a folder below"),
         ({"imagenette2-160/train/a": ["1.jpg"]}, "give data.root=.*/root/imagenette2-160"),
     ],
 )
@@ -394,7 +394,7 @@ def test_a_list_of_classes_makes_do_with_splits_that_differ(tmp_path):
         (None, "cannot be read .No such file or directory.: give a file"),
         (b" \n", "is empty: give"),
         (b"\xff", "cannot be read .not text."),
-        (b"a\nn1\nn2 x\n", "names n1, n2, and data.root=.* has no such class: give a class folder's name a line"),
+        (b"a\nn1\nn2 x\n", "names n1, n2, and data.root=.* has no such class: give one class name per line"),
     ],
 )
 def test_a_list_of_classes_that_cannot_be_used_is_told_in_one_line(tmp_path, content, said):

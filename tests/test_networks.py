@@ -118,7 +118,7 @@ def test_networks_of_torchvision_begin_from_its_own_file_with_another_head(tmp_p
     given = ["model=torchvision", f"model.arch={arch}", "data.size=32", f"init={tmp_path}/a=b.pth"]
     run = train_here(tmp_path, *FEW, *given, "max_steps=1", "optimizer.lr=0")
     said = "".join(capsys.readouterr())
-    assert "randomly initialised (1000 classes there, 8 here)" in said
+    assert "randomly initialised (1000 classes there, 8 classes here)" in said
     state = torch.load(next((run / "checkpoints").glob("step-*.pt")))["model"]
     first = next(name for name, _ in theirs.named_parameters())
     assert torch.equal(state[first], theirs.state_dict()[first])
@@ -136,7 +136,7 @@ def test_a_backbone_without_a_head_begins_a_linear_probe(tmp_path: Path):
     ours = make_model(compose("model=torchvision", "model.arch=resnet18").model, 8)
     drawn = ours.fc.weight.clone()
     said = begin_from(ours, backbone, 8, "backbone.pt")
-    assert said.endswith("except fc.weight, fc.bias: randomly initialised (none there, 8 here)")
+    assert said.endswith("except fc.weight, fc.bias: randomly initialised (no head there, 8 classes here)")
     assert torch.equal(ours.fc.weight, drawn) and torch.equal(ours.conv1.weight, backbone["conv1.weight"])
     del backbone["layer1.0.conv1.weight"]
     with pytest.raises(UserError, match="Missing key.*layer1.0.conv1.weight.*model.options and data.size"):

@@ -69,8 +69,13 @@ def test_a_folder_is_free_for_another_configuration_until_something_is_saved(tmp
     first, second = (compose(*SMALL, "name=run", f"runs_dir={tmp_path}", f"seed={seed}") for seed in (0, 1))
     RunFolder(first)
     (tmp_path / "run/log.jsonl").touch()
+    (tmp_path / "run/wandb.id").write_text("of the first")
+    (tmp_path / "run/tb").mkdir()
+    RunFolder(first)
+    assert (tmp_path / "run/wandb.id").exists()
     RunFolder(second)
     assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()
+    assert not (tmp_path / "run/wandb.id").exists() and not (tmp_path / "run/tb").exists()
     (tmp_path / "run" / held).parent.mkdir(exist_ok=True)
     (tmp_path / "run" / held).write_text("{}\n")
     with pytest.raises(UserError, match="seed was 1, now 0"):

@@ -20,7 +20,7 @@ class Key:
     one_of: tuple[str, ...] = ()
     ascending: bool = False  # a list of epochs, each above the one before
     free_on_resume: bool = False  # a resumed run may have another value
-    said: str = ""  # for the documents, of a range that depends on other values
+    range: str = ""  # for the documents, where it depends on other values
     changes_result: bool = True  # False: what the run reaches does not depend on it
 
     def problem(self, value: Any) -> str | None:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import sys
 from argparse import Namespace
 from dataclasses import replace
@@ -15,6 +14,7 @@ if __name__ == "__main__":
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +26,7 @@ from train.config.overrides import parse, spell, unspell
 from train.config.refusals import MISTAKES, is_of_command_line, refuse
 from train.config.schema import Config
 from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError, print_error
-from train.model import check_arch
+from train.model import check_library
 from train.output import sweep
 from train.plan import accumulation
 
@@ -37,7 +37,7 @@ FIXABLE = {
 }
 
 jobs: dict[Path, dict[str, str]] = {}  # of this process, with -m: overrides by run folder
-flags = Namespace(cfg=None, package=None)  # of the command line
+flags = Namespace(cfg=None, package=None, overrides=[])  # of the command line
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
@@ -53,7 +53,7 @@ def job(composed: DictConfig) -> float | None:
         config = typed(composed)
         config.check()
         if flags.cfg == "job":
-            check_arch(config.model)
+            check_library(config.model)
             show(composed, flags.package)
             return None
         # no code is run that a file names, which may be someone else's
@@ -114,9 +114,11 @@ def note_job(config: Config, overrides: list[str]) -> None:
     if not is_sweep():
         return
     if config.max_steps and not is_basic_sweep():
-        raise UserError("max_steps= ends a trial without a result, of which a sweeper can learn nothing: leave it out")
-    varied = [given for given in flags.overrides if given not in overrides and not given.startswith("hydra")]
-    if varied and any(re.match(r"name=[^$]*$", given) and given not in varied for given in flags.overrides):
+        raise UserError("max_steps= ends a trial without a result, from which a sweeper learns nothing: leave it out")
+    parsed = OverridesParser.create().parse_overrides(flags.overrides)
+    varied = [given.key_or_group for given in parsed if given.is_sweep_override()]
+    is_named = any(g.key_or_group == "name" and "$" not in str(g.input_line) and g.value() is not None for g in parsed)
+    if is_named and "name" not in varied and (varied or not is_basic_sweep()) and config.evaluate is None:
         raise UserError(f"name={config.name} is one folder for all jobs of this sweep: leave out name=")
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)

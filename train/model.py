@@ -63,12 +63,12 @@ def make_resnet50(config: ResNet50Config, classes: int) -> nn.Module:
 def make_torchvision(config: LibraryConfig, classes: int) -> nn.Module:
     from torchvision import models
 
-    check_arch(config)
+    check_library(config)
     return models.get_model(config.arch, num_classes=classes, **config.options or {})
 
 
 def make_timm(config: LibraryConfig, classes: int) -> nn.Module:
-    check_arch(config)
+    check_library(config)
     return _timm().create_model(config.arch, num_classes=classes, **config.options or {})
 
 
@@ -80,7 +80,7 @@ def _timm() -> Any:
     return timm
 
 
-def check_arch(config: ModelConfig) -> None:
+def check_library(config: ModelConfig) -> None:
     """Raise UserError where a library has no network of that name, or where an option chooses its weights."""
     if not isinstance(config, LibraryConfig):
         return
@@ -113,7 +113,7 @@ def resnet50_weights(config: ResNet50Config, init: str) -> dict[str, Tensor]:
 def torchvision_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
     from torchvision import models
 
-    check_arch(config)
+    check_library(config)
     published = models.get_model_weights(config.arch)
     names = published.__members__  # type: ignore[attr-defined]
     if init not in names:
@@ -130,7 +130,7 @@ def torchvision_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
 def timm_weights(config: LibraryConfig, init: str) -> dict[str, Tensor]:
     if init != "DEFAULT":
         raise UserError(f"init={init}: with model=timm the weights are part of model.arch=NAME.TAG, with init=DEFAULT")
-    check_arch(config)
+    check_library(config)
     timm = _timm()
     source = timm.get_pretrained_cfg(config.arch)
     if source is None or not source.has_weights:

@@ -17,7 +17,7 @@ class BatchConfig:
     total: int = key(least=1)
     micro: int = key(least=1)
     reference_micro: int
-    grow: list[list[int]] | None = key(said="pairs of an epoch, from 0 and ascending, and images")
+    grow: list[list[int]] | None = key(range="pairs of an epoch, from 0 and ascending, and images")
 
     @property
     def totals(self) -> list[int]:

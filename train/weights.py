@@ -80,7 +80,7 @@ def begin_from(model: nn.Module, weights: Weights, classes: int, init: str) -> s
         return f"started from {init}"
     return (
         f"started from {init}, except {', '.join(drawn)}: randomly initialised "
-        f"({f'{len(weights[drawn[0]])} classes' if drawn != lacking else 'none'} there, {classes} here)"
+        f"({f'{len(weights[drawn[0]])} classes' if drawn != lacking else 'no head'} there, {classes} classes here)"
     )
 
 

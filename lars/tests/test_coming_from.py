@@ -203,7 +203,7 @@ ROWS: dict[str, tuple[Callable[[Groups], Optimizer], Callable[[Groups], Optimize
         lambda p: Restated(p, intel),
         lambda p: lars_sgd(excluded(p), momentum_form="nus", eps=0.0),
     ),
-    "Habana, MLPerf 2.0 to 3.0": (
+    "Habana, MLPerf 2.1 and 3.0": (
         lambda p: Restated(p, habana),
         lambda p: lars_sgd(excluded(p), momentum_form="caffe", eps=0.0),
     ),

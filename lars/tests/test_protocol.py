@@ -327,7 +327,11 @@ def test_last_ratios_are_there_by_name():
     of_groups = LARS(torch.optim.SGD(split_parameters(model, 0.1), lr=1.0))
     of_groups.step()
     assert of_groups.names() == ["weight"]
+    of_groups.add_param_group({"params": [torch.nn.Parameter(torch.ones(2, 2))]})  # torch mixes no names with none
+    assert list(of_groups._names().values()) == ["weight", "bias", "2.0"]
+    model = torch.nn.Linear(4, 3)
     unnamed = LARS(torch.optim.SGD(model.parameters(), lr=1.0))
+    model(torch.ones(2, 4)).sum().backward()
     unnamed.step()
     assert unnamed.names() == ["0.0", "0.1"]
 

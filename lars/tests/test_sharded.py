@@ -111,6 +111,9 @@ def _with_ddp(rank: int, size: int, port: int, out: Path) -> None:
             else:
                 optimizer = ZeroRedundancyOptimizer(params, optimizer_class=LarsSGD, **numbers)
             _train(model, optimizer)
+            if kind == "zero, groups":
+                names = {name: p for name, p in model.named_parameters()}
+                assert all(names[name] is p for p, name in optimizer.optim._names().items())
             torch.save([p.detach() for p in model.parameters()], out / f"{kind}-{rank}.pt")
 
 

@@ -66,8 +66,8 @@ def type_name(kind: Any) -> str:
 def bounds(key: Key) -> str:
     if key.one_of:
         return ", ".join(f"`{choice}`" for choice in key.one_of)
-    if key.said:
-        return key.said
+    if key.range:
+        return key.range
     words = {"at least": key.least, "above": key.above, "at most": key.most, "below": key.below}
     said = [
         f"{word} {'2^63' if value == 2**63 else f'{value:g}'}" for word, value in words.items() if value is not None

@@ -68,5 +68,6 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
             default = {}
         if key in chosen and chosen[key] != default.get(key):
             value = chosen[key]
-            name += f"-{key}={Path(value).name if key in TEXTS and value else value}"
+            # of a path the end, which tells two runs' weights.pt apart
+            name += f"-{key}={'/'.join(Path(value).parts[-2:]) if key in TEXTS and value else value}"
     return re.sub(r"[\s/\\]+", "_", name)

@@ -62,8 +62,9 @@ def explain(error: BaseException) -> str:
             whole = re.search(r"Could not override '([^']+)'", str(error))
             return _unknown_key(max(whole[1] if whole else "", str(cause.full_key), key=len))
     if isinstance(error, ValidationError) and "is not a subclass of" in str(error):
-        own = next(key for key in known_keys() if key.startswith(f"{error.full_key}."))
-        return f"{error.full_key} takes no value itself: give one of its keys, such as {own}="
+        own = [key for key in known_keys() if key.startswith(f"{error.full_key}.")]
+        if own:
+            return f"{error.full_key} takes no value itself: give one of its keys, such as {own[0]}="
     innermost = next((c for c in reversed(chain) if isinstance(c, UnsupportedInterpolationType)), None)
     text = str(innermost or error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:

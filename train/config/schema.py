@@ -67,7 +67,7 @@ class Config:
     evaluate: str | None = operational()
     on_divergence: str = key(one_of=("stop", "restart"), free_on_resume=True)
     timeout_minutes: float = operational(above=0)
-    logger: list[str] = operational(said="`tensorboard`, `wandb`, `mlflow`, `module:callable`")
+    logger: list[str] = operational(range="`tensorboard`, `wandb`, `mlflow`, `module:callable`")
     mlperf_log: bool = operational()
     profile: bool = operational()
     log: LogConfig

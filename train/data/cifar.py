@@ -52,7 +52,7 @@ ARCHIVES = {
 
 @dataclass(kw_only=True)
 class Config(DataConfig):
-    size: int = key(said="32")
+    size: int = key(range="32")
     shift: int = key(least=0)
 
     def check(self) -> None:

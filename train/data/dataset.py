@@ -19,7 +19,7 @@ ILSVRC_2012 = (1_281_167, 50_000, 1_000)  # training images, validation images, 
 class ProgressiveConfig:
     """Training images that grow from ``start`` pixels to their full size, linearly between two ``epochs``."""
 
-    start: int | None = key(said="a multiple of `data.progressive.multiple`, 8 to `data.size`")
+    start: int | None = key(range="a multiple of `data.progressive.multiple`, 8 to `data.size`")
     epochs: list[int] = key(ascending=True)
     multiple: int = key(least=1)
 

@@ -11,9 +11,9 @@ from train.keys import key
 
 @dataclass(kw_only=True)
 class Config(DataConfig):
-    size: int = key(said="32 to `data.resize`")
+    size: int = key(range="32 to `data.resize`")
     classes_from: str | None
-    resize: int = key(said="at least `data.size`")
+    resize: int = key(range="at least `data.size`")
     train_crop: str = key(one_of=("minimal", "scale_and_aspect"))
     min_area: float = key(above=0, most=1)
     eval_resize: str = key(one_of=("square", "shorter"))

@@ -164,8 +164,8 @@ def _classes(
         said = [line if line in known else line.split()[0] for line in chosen]
         if unknown := sorted(set(said) - known.keys()):
             raise UserError(
-                f"data.classes_from names {_some(unknown)}, and data.root={root} has no such class: give a class "
-                "folder's name a line"
+                f"data.classes_from names {_some(unknown)}, and data.root={root} has no such class: give one class "
+                "name per line"
             )
         wanted = {known[name] for name in said}
         in_train, in_val = in_train & wanted, in_val & wanted

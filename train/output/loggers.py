@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from train.engine.logger import Logger, Run
-from train.errors import RunEnded
+from train.errors import Stopped
 from train.output.board import BoardLogger, opening
 
 
@@ -42,8 +42,8 @@ class Guarded:
     def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except RunEnded:
-            # not of the logger: a signal arrived within its call
+        except Stopped:
+            # not the logger's: a signal arrived within its call
             raise
         except Exception as error:
             self._logger = Logger()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from train.output import checkpoint
 RETIRED = ("plan.",)
 # keys that it did not have, with the values that a run had without them
 ADDED = {"evaluate_every": 1, "optimizer.variance_reduction": False}
+
+
+# beside tb/, what an attempt may leave that ended before it saved anything
+LOGS = ("layers.csv", "mlperf.log", "mlflow.id", "trace.json.gz", "wandb.id")
 
 
 class RunFolder:
@@ -54,11 +59,16 @@ class RunFolder:
         self._lock.flush()
 
     def _check_configuration(self, config: Any) -> None:
-        """Write ``config.yaml``, or compare it with that of what the folder holds."""
+        """Write ``config.yaml``; once a run has saved something, compare it with the one that is there."""
         path = self.path / "config.yaml"
         now = asdict(config)
+        written = OmegaConf.to_yaml(OmegaConf.create(now)).encode()
         if not path.exists() or not self._holds_anything:
-            checkpoint.write_whole(path, OmegaConf.to_yaml(OmegaConf.create(now)).encode())
+            if path.exists() and path.read_bytes() != written:
+                shutil.rmtree(self.path / "tb", ignore_errors=True)
+                for name in LOGS:
+                    (self.path / name).unlink(missing_ok=True)
+            checkpoint.write_whole(path, written)
             return
         try:
             before = ADDED | flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
@@ -78,7 +88,7 @@ class RunFolder:
 
     @property
     def _holds_anything(self) -> bool:
-        """Whether a run has left something here; one that ended before, such as by a wrong ``init=``, has not."""
+        """Whether a run has saved something here, and did not end before that, for example by a wrong ``init=``."""
         log = self.path / "log.jsonl"
         ended = [self.path / "result.json", self.path / "diverged.json", *self.checkpoints.glob("*.pt")]
         return any(path.exists() for path in ended) or (log.exists() and log.stat().st_size > 0)

@@ -44,8 +44,12 @@ class WandbLogger(TrackingLogger):
 
         super().__init__(run, "wandb")
         self._wandb = wandb
+        # in a terminal without a key it would ask for one, and wait
+        wandb.setup(wandb.Settings(login_timeout=30))
         # of an attempt that saved nothing, W&B keeps what it has under its own id
         self._open(run.images, is_known=run.images > 0)
+        if self._board.disabled:
+            raise ConnectionError("not logged in: give `wandb login`, or WANDB_MODE=offline")
 
     def _open(self, images: int, is_known: bool) -> None:
         def init(**how: Any) -> Any:
@@ -56,9 +60,7 @@ class WandbLogger(TrackingLogger):
                 config=self._run.settings,
                 dir=self._run.folder,
                 # what is printed is not sent
-                settings=self._wandb.Settings(
-                    console="off", silent=True, login_timeout=30, init_timeout=30, finish_timeout=60
-                ),
+                settings=self._wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=60),
                 **how,
             )
 

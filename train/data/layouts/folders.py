@@ -19,6 +19,7 @@ def image_folder(root: Path) -> Layout | None:
         return None
     if not has_train or val_split is None:
         found = ", ".join(sorted(p.name for p in root.iterdir())[:5])
+        found += "; test has no class folders" if (root / "test").is_dir() else ""
         raise UserError(
             f"data.root={root} has no folder {'val' if has_train else 'train'} (it holds {found}): "
             f"expected train/<class>/* and val/<class>/*, which may be called {', '.join(VAL_SPLITS[1:])} too"
@@ -49,7 +50,7 @@ def _class_folder(root: Path, folder: str, tick: Tick) -> Part:
         if entry.name.lower().endswith(IMAGE_ENDINGS):
             part.add(entry.name, name)
     if not part.names:
-        found = "but a folder, out of which they must be moved" if _has_folder(root / folder) else "an empty class"
+        found = "they must lie in it, not in a folder below" if _has_folder(root / folder) else "an empty class"
         raise UserError(f"{root / folder} has no image files ({', '.join(IMAGE_ENDINGS)}): {found}")
     tick(1)
     return part
