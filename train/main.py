@@ -63,7 +63,9 @@ def job(composed: DictConfig) -> float | None:
             )
         runs_dir = config.runs_dir
         config = replace(config, name=config.name or default_name(config, overrides))
-        note_job(config, overrides)
+        if is_sweep():
+            check_sweep(config)
+            note_job(config, overrides)
         code = start(config, overrides)
     except PeersLost as lost:
         # threads of the process group still wait for the others, and Python's own exit would abort on them
@@ -109,10 +111,8 @@ def show(composed: DictConfig, package: str | None) -> None:
     print(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else part, end="")
 
 
-def note_job(config: Config, overrides: list[str]) -> None:
-    """In a sweep, note the job for the table at its end."""
-    if not is_sweep():
-        return
+def check_sweep(config: Config) -> None:
+    """Raise UserError where this job of a sweep would be of no use to it, or take another job's folder."""
     if config.max_steps and not is_basic_sweep():
         raise UserError("max_steps= ends a trial without a result, from which a sweeper learns nothing: leave it out")
     parsed = OverridesParser.create().parse_overrides(flags.overrides)
@@ -120,6 +120,10 @@ def note_job(config: Config, overrides: list[str]) -> None:
     is_named = any(g.key_or_group == "name" and "$" not in str(g.input_line) and g.value() is not None for g in parsed)
     if is_named and "name" not in varied and (varied or not is_basic_sweep()) and config.evaluate is None:
         raise UserError(f"name={config.name} is one folder for all jobs of this sweep: leave out name=")
+
+
+def note_job(config: Config, overrides: list[str]) -> None:
+    """Note a job of a sweep for the table at its end."""
     # Hydra cannot be told not to write it
     Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
     # a search may try the same values again, which is the same run

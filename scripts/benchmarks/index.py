@@ -42,7 +42,7 @@ def measure(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         train, val, classes = ILSVRC_2012
-        wnids = [line for line in archives.SYNSETS.read_text().splitlines() if not line.startswith("#")]
+        wnids = archives.synsets()
         with open(root / archives.TRAIN_TAR, "wb") as file:
             for label, wnid in enumerate(wnids):
                 names = [f"{wnid}_{i}.JPEG" for i in range(train // classes + (label < train % classes))]

@@ -16,7 +16,6 @@ from train.errors import UserError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT, TRUTH = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_validation_ground_truth.txt"
-SYNSETS = Path(__file__).with_name("ilsvrc2012_synsets.txt")
 
 
 def official(root: Path) -> Layout | None:
@@ -74,6 +73,12 @@ def members(path: Path, file: BinaryIO, start: int, tick: Tick, end: int | None 
         raise UserError(f"{path} is damaged or cut short at byte {at:,} of {whole:,}: download it again")
 
 
+def synsets() -> list[str]:
+    """WordNet ids of the classes, in the order of their numbers in ILSVRC 2012, from 1 on."""
+    lines = Path(__file__).with_name("ilsvrc2012_synsets.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
 def _validation_synsets(devkit: Path) -> dict[str, str]:
     """Class (WordNet id) of each validation image by its stem, from the development kit of ILSVRC 2012.
 
@@ -88,8 +93,7 @@ def _validation_synsets(devkit: Path) -> dict[str, str]:
             if truth is None:
                 raise UserError(f"{devkit} has no {TRUTH}: download it again")
             numbers = [int(line) for line in truth.read().split()]
-        synsets = [line for line in SYNSETS.read_text().splitlines() if not line.startswith("#")]
-        of_number = dict(enumerate(synsets, 1))
+        of_number = dict(enumerate(synsets(), 1))
         return {f"ILSVRC2012_val_{i:08d}": of_number[number] for i, number in enumerate(numbers, 1)}
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {devkit} ({error}): download it again") from error
