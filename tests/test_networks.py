@@ -30,17 +30,20 @@ SQUEEZENET = ["model=torchvision", "model.arch=squeezenet1_1", "data.size=32"]
 FEW = [*SMALL, "data.train_per_class=16", "batch.total=64", "batch.micro=16", "epochs=2", "optimizer.lr=0.1"]
 
 
+FAMILIES = [
+    ("resnet18", "null"), ("vit_b_16", "{image_size:64}"), ("convnext_tiny", "null"), ("vgg11_bn", "null"),
+    ("mobilenet_v3_small", "null"), ("regnet_x_400mf", "null"), ("shufflenet_v2_x0_5", "null"),
+]  # fmt: skip
+MORE_FAMILIES = [
+    ("alexnet", "null"), ("densenet121", "null"), ("efficientnet_b0", "null"), ("efficientnet_v2_s", "null"),
+    ("googlenet", "{aux_logits:false}"), ("mnasnet0_5", "null"), ("mobilenet_v2", "null"), ("resnext50_32x4d", "null"),
+    ("squeezenet1_1", "null"), ("swin_t", "null"), ("swin_v2_t", "null"), ("wide_resnet50_2", "null"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("arch", "options"),
-    [
-        ("resnet18", "null"), ("vit_b_16", "{image_size:64}"), ("convnext_tiny", "null"), ("vgg11_bn", "null"),
-        ("mobilenet_v3_small", "null"), ("regnet_x_400mf", "null"), ("shufflenet_v2_x0_5", "null"),
-        ("alexnet", "null"), ("densenet121", "null"), ("efficientnet_b0", "null"), ("efficientnet_v2_s", "null"),
-        ("googlenet", "{aux_logits:false}"), ("mnasnet0_5", "null"), ("mobilenet_v2", "null"),
-        ("resnext50_32x4d", "null"), ("squeezenet1_1", "null"), ("swin_t", "null"), ("swin_v2_t", "null"),
-        ("wide_resnet50_2", "null"),
-    ],
-)  # fmt: skip
+    ("arch", "options"), [*FAMILIES, *(pytest.param(*family, marks=pytest.mark.slow) for family in MORE_FAMILIES)]
+)
 def test_a_network_of_each_family_takes_a_lars_step_with_fake_tensors(arch, options):
     config = compose("model=torchvision", f"model.arch={arch}", f"model.options={options}", "data.size=64")
     net = footprint_of(config, 10, 1)
