@@ -38,8 +38,10 @@ FRESH_SEEDS = range(5, 10)
 LONGER_SEEDS = range(5, 8)
 LONGER_EPOCHS = 180
 
-# How large may my batch be? Batches at which the noise scale is held against the fitted critical batch
+# How large may my batch be? Batches of (b) at which the noise scale is held against the fitted critical batch, and the
+# row of (a) whose figure the README shows
 NOISE_IMAGES = (1024, 4096)
+NOISE_ROW = ("32k", "lars")
 NOISE_SEEDS = range(3)
 # a batch that grows against the same lr at either of its two batches throughout; the smaller one is (a)'s 8k
 GROWTH = {"growing": "batch.grow=[[0,1024],[15,4096]]", "4096": "batch.total=4096"}
@@ -84,12 +86,14 @@ def rate(middle: float, half_decades: int) -> float:
     return float(f"{middle * 10 ** (half_decades / 2):.3g}")
 
 
+def row(preset: str, optimizer: str, seed: int) -> Experiment:
+    chosen = (f"batch={preset}", f"optimizer={optimizer}", f"seed={seed}")
+    return Experiment("rows", f"{preset}-{optimizer}-seed{seed}", chosen)
+
+
 def rows() -> Iterator[Experiment]:
     """(a) The presets as published, and the other optimizer at each."""
-    for seed in ROW_SEEDS:
-        for preset, optimizer in ROWS:
-            chosen = (f"batch={preset}", f"optimizer={optimizer}", f"seed={seed}")
-            yield Experiment("rows", f"{preset}-{optimizer}-seed{seed}", chosen)
+    yield from (row(*of, seed) for seed in ROW_SEEDS for of in ROWS)
 
 
 def steps_to_target(images: int, optimizer: str, lr: float, seed: int) -> Experiment:
@@ -158,16 +162,35 @@ def lr_of(run: Experiment) -> float:
     return float(run.name.partition("-lr")[2].partition("-")[0])
 
 
-def tuned(kind: str) -> list[Experiment]:
+def trial(kind: str, half_decades: int, warmup: int) -> Experiment:
     middle, overrides = KINDS[kind]
-    return [
-        Experiment(
-            "tuned", f"{kind}-lr{rate(middle, k):g}-warmup{warmup}",
-            ("batch=32k", *overrides, f"optimizer.lr={rate(middle, k):g}", f"schedule.warmup_epochs={warmup}", "seed=0",
-             "evaluate_every=3"),
-        )
-        for warmup in WARMUPS for k in (-1, 0, 1)
-    ]  # fmt: skip
+    lr = f"{rate(middle, half_decades):g}"
+    chosen = ("batch=32k", *overrides, f"optimizer.lr={lr}", f"schedule.warmup_epochs={warmup}", "seed=0",
+              "evaluate_every=3")  # fmt: skip
+    return Experiment("tuned", f"{kind}-lr{lr}-warmup{warmup}", chosen)
+
+
+def trials(kind: str, low: int, high: int) -> list[Experiment]:
+    return [trial(kind, k, warmup) for warmup in WARMUPS for k in range(low, high + 1)]
+
+
+def reach() -> tuple[int, int]:
+    """Between which half-decades from the middle (c) tries lr: the same for each kind, so that all have equally many.
+
+    It goes on beyond an edge, for all, as long as the best trial of any of them lies there.
+    """
+    low, high = -1, 1
+    while True:
+        bests = {kind: best_once_done(trials(kind, low, high)) for kind in KINDS}
+        below, above = (any(best in trials(kind, k, k) for kind, best in bests.items()) for k in (low, high))
+        below, above = below and low > -FURTHEST, above and high < FURTHEST
+        if None in bests.values() or not (below or above):
+            return low, high
+        low, high = low - below, high + above
+
+
+def tuned(kind: str) -> list[Experiment]:
+    return trials(kind, *reach())
 
 
 def baseline() -> Iterator[Experiment]:
@@ -177,12 +200,14 @@ def baseline() -> Iterator[Experiment]:
 
 
 def best_of(kind: str) -> Experiment | None:
-    """The best of the trials of (c), once all are done."""
-    return best_once_done(tuned(kind))
+    """The best of the trials of (c), once all kinds have all of theirs."""
+    return best_once_done(tuned(kind)) if all(e.is_done for e in baseline()) else None
 
 
 def best_once_done(trials: list[Experiment]) -> Experiment | None:
-    return min(trials, key=error) if all(e.is_done for e in trials) else None
+    """The best of ``trials``; None as long as one is not done, or where all diverged."""
+    best = min(trials, key=error)
+    return best if all(e.is_done for e in trials) and best.result else None
 
 
 def again(group: str, name: str, of: Experiment, seed: int, *more: str) -> Experiment:
@@ -204,23 +229,30 @@ def fresh() -> Iterator[Experiment]:
 
 def longer() -> Iterator[Experiment]:
     """(d) The best SGD, with or without Nesterov, and the best LARS of (c), for twice as many epochs."""
-    bests = [best_of(kind) for kind in KINDS]
-    if None in bests:
-        return
-    sgd, nesterov, lars = (best for best in bests if best)
     for seed in LONGER_SEEDS:
-        for name, best in (("sgd", min(sgd, nesterov, key=error)), ("lars", lars)):
-            yield again("longer", name, best, seed, f"epochs={LONGER_EPOCHS}")
+        for kind in longer_kinds():
+            if best := best_of(kind):
+                yield again("longer", kind, best, seed, f"epochs={LONGER_EPOCHS}")
+
+
+def longer_kinds() -> tuple[str, ...]:
+    """LARS and the better of the two kinds of SGD; none before (c) has chosen."""
+    of_sgd = {kind: best for kind in ("sgd", "nesterov") if (best := best_of(kind))}
+    return ("lars", min(of_sgd, key=lambda kind: error(of_sgd[kind]))) if of_sgd else ()
 
 
 def noise() -> Iterator[Experiment]:
-    """Runs of (b) at the best lr, with their noise scale measured."""
+    """A row of (a), and runs of (b) at the best lr, with their noise scale measured."""
+    yield from (with_noise(row(*NOISE_ROW, seed)) for seed in NOISE_SEEDS)
     for images in NOISE_IMAGES:
         for optimizer in OPTIMIZERS:
             if best := target_search(images, optimizer)[1]:
-                for seed in NOISE_SEEDS:
-                    of = steps_to_target(images, optimizer, lr_of(best), seed)
-                    yield Experiment("noise", of.name, (*of.overrides, "noise_scale=true"))
+                lr = lr_of(best)
+                yield from (with_noise(steps_to_target(images, optimizer, lr, seed)) for seed in NOISE_SEEDS)
+
+
+def with_noise(of: Experiment) -> Experiment:
+    return Experiment("noise", of.name, (*of.overrides, "noise_scale=true"))
 
 
 def growth() -> Iterator[Experiment]:

@@ -75,19 +75,28 @@ def test_runs_that_missed_the_target_are_ordered_by_top1_behind_those_that_reach
 
 
 def test_each_kind_has_equally_many_trials_and_its_best_is_repeated_on_seeds_that_chose_nothing(records):
+    def of_each(trials: list[Experiment]) -> dict[str, int]:
+        return {kind: sum(e.name.startswith(kind) for e in trials) for kind in matrix.KINDS}
+
     trials = list(matrix.baseline())
-    assert {kind: sum(e.name.startswith(kind) for e in trials) for kind in matrix.KINDS} == dict.fromkeys(
-        matrix.KINDS, 6
-    )
-    assert not list(matrix.fresh()) and not list(matrix.longer()), "nothing is chosen before all trials are done"
-    for top1, trial in enumerate(trials):
-        end(trial, last_top1=float(top1))
+    assert of_each(trials) == dict.fromkeys(matrix.KINDS, 6)
+    for trial in trials:
+        assert not list(matrix.fresh()) and not list(matrix.longer()), "nothing is chosen before all trials are done"
+        end(trial, last_top1=50.0 if "lr1.8-" in trial.name else 40.0 if "lr163-" in trial.name else 30.0)
+    # the best of LARS is at an edge
+    more = [e for e in matrix.baseline() if e not in trials]
+    assert of_each(more) == dict.fromkeys(matrix.KINDS, 2) and not list(matrix.fresh())
+    for trial in more:
+        end(trial, last_top1=20.0)
+    trials = list(matrix.baseline())
+    assert of_each(trials) == dict.fromkeys(matrix.KINDS, 8)
+    for kind in matrix.KINDS:
+        end(matrix.tuned(kind)[1], last_top1=60.0)  # neither the middle nor an edge
     fresh = list(matrix.fresh())
     assert len(fresh) == 25 and len(set(fresh)) == 25
     seeds = {compose(*e.overrides).seed for e in fresh}
     assert seeds == set(matrix.FRESH_SEEDS) and not seeds & {compose(*e.overrides).seed for e in trials}
-    # the last trial of a kind was made its best
-    best = {kind: compose(*matrix.tuned(kind)[-1].overrides) for kind in matrix.KINDS}
+    best = {kind: compose(*matrix.tuned(kind)[1].overrides) for kind in matrix.KINDS}
     for run in fresh:
         name = run.name.rpartition("-seed")[0]
         config = compose(*run.overrides)
@@ -95,6 +104,14 @@ def test_each_kind_has_equally_many_trials_and_its_best_is_repeated_on_seeds_tha
         assert (name == "larc") == getattr(config.optimizer, "clip", False)
     longer = [compose(*e.overrides) for e in matrix.longer()]
     assert {c.epochs for c in longer} == {180} and {c.optimizer.name for c in longer} == {"sgd", "lars"}
+    end(matrix.tuned("nesterov")[1], last_top1=61.0)
+    assert {e.name.partition("-")[0] for e in matrix.longer()} == {"nesterov", "lars"}
+
+
+def test_a_kind_all_of_whose_trials_diverged_has_no_best(records):
+    for trial in matrix.baseline():
+        end(trial, **({} if trial.name.startswith("nesterov") else {"last_top1": 50.0}))
+    assert matrix.best_of("nesterov") is None and matrix.best_of("lars")
 
 
 def test_every_point_of_steps_to_target_differs_in_batch_optimizer_and_lr_alone():
@@ -112,16 +129,18 @@ def test_every_point_of_steps_to_target_differs_in_batch_optimizer_and_lr_alone(
 
 
 def test_the_noise_scale_is_measured_on_the_best_runs_to_the_target_and_changes_nothing_else(records):
-    assert not list(matrix.noise()), "nothing is measured before lr is chosen"
+    rows = list(matrix.noise())
+    assert [run.name for run in rows] == [f"32k-lars-seed{seed}" for seed in range(3)], "lr of others is not chosen yet"
     for images in matrix.NOISE_IMAGES:
         for optimizer in matrix.OPTIMIZERS:
             for k, steps in zip((-1, 0, 1), (90, 50, 80), strict=True):
                 lr = matrix.rate(matrix.middle_lr(images, optimizer), k)
                 end(matrix.steps_to_target(images, optimizer, lr, 0), reached_top1=75.0, steps=steps, best_top1=75.1)
-    measured, to_target = list(matrix.noise()), {run.name: run for run in matrix.target()}
-    assert len(measured) == 2 * 2 * 3
+    measured = list(matrix.noise())
+    without = {run.name: run for run in (*matrix.target(), *matrix.rows())}
+    assert len(measured) == len(rows) + 2 * 2 * 3
     for run in measured:
-        assert run.overrides == (*to_target[run.name].overrides, "noise_scale=true")
+        assert run.overrides == (*without[run.name].overrides, "noise_scale=true")
     assert compose(*measured[0].overrides).noise_scale
 
 
