@@ -89,7 +89,7 @@ def test_variance_reduction_costs_a_buffer_and_an_all_reduce_of_the_gradients_si
     size = one_run.size_of(net.gradients)
     assert f"gradients {size}, their elements' squares {size}" in described("batch=32k", "recipe=vr")
     with pytest.raises(UserError, match="is not planned: plan each batch by itself"):
-        described("batch=32k", "batch.grow=[[0,1024],[15,4096]]")
+        described("batch=8k", "batch.grow=[[0,1024],[15,4096]]")
 
 
 def test_resnet50_has_its_parameters_statistics_and_operations(resnet50: Footprint):
