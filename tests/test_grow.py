@@ -1,5 +1,6 @@
 """A batch that grows: the same images once an epoch, the schedule by epochs, exact when resumed and moved."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from train.schedule import make_schedule
 
 # of SMALL's 512 images: 8 steps an epoch, then 4, then 2
 GROW = "batch.grow=[[0,64],[1,128],[3,256]]"
-CHOSEN = [*SMALL, "epochs=4", "schedule.warmup_epochs=1.5", GROW]
+CHOSEN = [*SMALL, "epochs=4", "schedule.warmup_epochs=1.5", "batch.total=64", GROW]
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +94,26 @@ def test_two_processes_end_as_one(app: App, tmp_path: Path):
         ("[[0,64,1]]", "must be pairs of an epoch"),
         ("[[0,64],[2,100]]", "a batch of batch.grow=100 is not a multiple of batch.micro=32: batch.micro=4 divides it"),
         ("[[0,64],[2,1024]]", "batch.total=1024 is more than the 512 training images"),
+        ("[[0,128],[2,256]]", "give batch.total=128, or begin the growth with [0,64]"),
+        ("[[0,64],[2,128],[90,256]]", "epoch 90 never comes, since epochs=90 are 0 to 89: give epochs=91 or more"),
     ],
 )
 def test_growth_that_makes_no_sense_is_refused_in_one_line(grow: str, said: str):
-    with pytest.raises(UserError, match=said):
-        compose(*SMALL, f"batch.grow={grow}")
+    with pytest.raises(UserError, match=re.escape(said)):
+        compose(*SMALL, "batch.total=64", f"batch.grow={grow}")
+
+
+def test_on_data_that_divide_the_batch_growth_begins_with_the_presets_share_of_it():
+    grow = "batch.grow=[[0,1024],[15,4096]]"
+    assert compose("batch=8k", grow).batch.total == 1024
+    with pytest.raises(UserError, match=r"begins with 1024 images and batch.total=8192: give batch.total=1024"):
+        compose("batch=8k", "data=imagenet", grow)
+    # the lr is then that of the first batch
+    assert compose("batch=8k", "data=imagenet", "batch.total=1024", grow).optimizer.lr < 12.8
 
 
 def test_processes_must_share_every_batch_of_it():
-    config = compose(*SMALL, "batch.grow=[[0,64],[1,192]]")
+    config = compose(*SMALL, "batch.total=64", "batch.grow=[[0,64],[1,192]]")
     assert plan_for(config, 512, 2).accumulation_in(1) == 3
     with pytest.raises(UserError, match="always multiples of 2 micro-batches of batch.micro=32, which 3 processes"):
         plan_for(config, 512, 3)

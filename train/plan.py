@@ -29,15 +29,10 @@ class BatchConfig:
         """What processes share equally: the largest number that divides the micro-batches of every step."""
         return math.gcd(*(total // self.micro for total in self.totals))
 
-    def check(self) -> None:
+    def check(self, epochs: int) -> None:
+        """Raise UserError for a batch that a run of so many ``epochs`` cannot have."""
         if self.grow is not None:
-            epochs = [part[0] for part in self.grow if len(part) == 2 and part[1] > 0]
-            ascending = all(a < b for a, b in itertools.pairwise(epochs))
-            if len(epochs) != len(self.grow) or epochs[:1] != [0] or not ascending:
-                raise UserError(
-                    f"batch.grow={self.grow} must be pairs of an epoch, counted from 0 and ascending, and the images "
-                    "of a step from there on, such as [[0,1024],[15,4096]]"
-                )
+            self._check_growth(epochs)
         for total in self.totals:
             if total % self.micro:
                 most = min(self.micro, total)
@@ -46,6 +41,27 @@ class BatchConfig:
                 raise UserError(
                     f"{name}={total} is not a multiple of batch.micro={self.micro}: batch.micro={below} divides it"
                 )
+
+    def _check_growth(self, epochs: int) -> None:
+        grow = self.grow or []
+        begins = [part[0] for part in grow if len(part) == 2 and part[1] > 0]
+        ascending = all(a < b for a, b in itertools.pairwise(begins))
+        if len(begins) != len(grow) or begins[:1] != [0] or not ascending:
+            raise UserError(
+                f"batch.grow={grow} must be pairs of an epoch, counted from 0 and ascending, and the images "
+                "of a step from there on, such as [[0,1024],[15,4096]]"
+            )
+        first = self.totals[0]
+        if first != self.total:
+            raise UserError(
+                f"batch.grow={grow} begins with {first} images and batch.total={self.total}: give "
+                f"batch.total={first}, or begin the growth with [0,{self.total}]"
+            )
+        if begins[-1] >= epochs:
+            raise UserError(
+                f"batch.grow={grow}: epoch {begins[-1]} never comes, since epochs={epochs} are 0 to {epochs - 1}: give "
+                f"epochs={begins[-1] + 1} or more, or leave that batch out"
+            )
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Config:
     def check(self) -> None:
         """Raise UserError, naming key and value, for the first invalid value or combination."""
         check_bounds(self)
-        self.batch.check()
+        self.batch.check(self.epochs)
         accumulation(self.batch, self.nproc or 1)
         images = self.data.expected_train_images()
         for total in self.batch.totals:
