@@ -206,8 +206,11 @@ def test_the_run_that_has_it_on_is_bit_for_bit_the_run_that_has_it_off(app: App,
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_on_several_processes_too_on_and_off_are_the_same(app: App, tmp_path: Path, processes: int):
+    # an epoch in which each process has one micro-batch in a step, and one in which it has several
+    first = 32 * processes
+    growing = [f"batch.total={first}", f"batch.grow=[[0,{first}],[1,192]]", "epochs=2"]
     for name in ("on", "off"):
-        chosen = [*SMALL, "batch.total=192", "epochs=1", f"name={name}", f"nproc={processes}"]
+        chosen = [*SMALL, *growing, f"name={name}", f"nproc={processes}"]
         done = app(*chosen, f"noise_scale={str(name == 'on').lower()}")
         assert done.returncode == 0, done.stderr
     without_noise(tmp_path / "runs/on")
