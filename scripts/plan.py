@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,15 @@ def from_run(folder: Path, overrides: list[str], picture: Path | None) -> str:
     of_machine, others = split(overrides)
     if others:
         raise UserError(f"{others[0]}: --from takes everything from the run; only machine= and machine.* may be given")
-    run = frontier.read(folder)
-    machine = frontier.with_speed_of(run, compose_machine(*of_machine))
+    run, machine = frontier.read(folder), compose_machine(*of_machine)
+    if not run.on_gpus and not any(o.startswith(("machine=", "machine.dollars_per_hour=")) for o in of_machine):
+        # the default machine's price is that of a GPU
+        machine = replace(machine, dollars_per_hour=None)
     points = frontier.frontier(run, machine)
     if picture:
         from scripts.reporting.costs import frontier_plot
 
-        draw(frontier_plot(frontier.rows(points), run.noise_scale), picture)
+        draw(frontier_plot(frontier.rows(points), run.noise_scale, run.unit), picture)
     return frontier.describe(run, machine, points)
 
 

@@ -63,26 +63,31 @@ def draw_scaling(axes: Axes, rows: Rows) -> None:
     axes.legend(fontsize=8, ncols=2, loc="upper right")
 
 
-def frontier_plot(points: list[dict[str, object]], noise_scale: float) -> Plot:
-    """Cost against time of the ``points`` of ``scripts/estimate/frontier.py``."""
+def frontier_plot(points: list[dict[str, object]], noise_scale: float, unit: tuple[str, str]) -> Plot:
+    """Cost against time of the ``points`` of ``scripts/estimate/frontier.py``; ``unit``: one and many, such as GPUs."""
+    one, many = unit
 
     def draw(axes: Axes, rows: Rows) -> None:
-        key, unit = ("dollars", "$") if rows[0]["dollars"] else ("gpu_hours", "GPU hours")
-        hours, costs = ([float(row[name]) for row in rows] for name in ("hours", key))
-        axes.plot(hours, costs, "o-", color="#0072B2", linewidth=1.8, markersize=5)
-        for row, x, y in zip(rows, hours, costs, strict=True):
-            text = f"{int(row['gpus']):,} x {int(row['batch']):,}"
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=7)
+        key, costs_in = ("dollars", "$") if rows[0]["dollars"] else ("gpu_hours", f"{one} hours")
+        on_each = itertools.groupby(rows, key=lambda row: row["gpus"])
+        fastest = [min(of_count, key=lambda row: float(row["hours"])) for _, of_count in on_each]
+        hours, costs = ([float(row[name]) for row in fastest] for name in ("hours", key))
+        axes.plot(hours, costs, "o-", color="#0072B2", linewidth=1.8, markersize=5, label=f"fastest on so many {many}")
+        for row in rows:
+            text, at = f"{int(row['gpus']):,} x {int(row['batch']):,}", (float(row["hours"]), float(row[key]))
+            axes.annotate(text, at, textcoords="offset points", xytext=(6, 4), fontsize=7)
+        own = next(row for row in rows if row["own"] == "1")
+        axes.plot(float(own["hours"]), float(own[key]), "D", color="#D55E00", markersize=8, label="measured: this run")
         # the first point beyond it
-        above = [i for i, row in enumerate(rows) if int(row["batch"]) >= noise_scale]
+        above = [i for i, row in enumerate(fastest) if int(row["batch"]) >= noise_scale]
         if above:
             label = f"left of it: more than {noise_scale:,.0f} images a step"
-            axes.axvline(hours[above[0]], color="#D55E00", linestyle="--", linewidth=1.2, label=label)
-            axes.legend(fontsize=8)
+            axes.axvline(hours[above[0]], color="#000000", linestyle="--", linewidth=1.2, label=label)
+        axes.legend(fontsize=8)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("hours to the same point (GPUs x images a step)")
-        axes.set_ylabel(unit)
+        axes.set_xlabel(f"hours to the same point ({many} x images a step)")
+        axes.set_ylabel(costs_in)
         axes.set_title("One measured run; all other points follow from its noise scale", fontsize=10)
 
     return Plot("frontier", lambda: points, draw)
