@@ -19,22 +19,21 @@ try:
         critical_batch,
         evidence,
         fractals,
+        how_large,
         imagenet,
         learn,
         mlperf,
         provenance,
         settings,
         tables,
+        to_target,
         trust_ratios,
     )
 except ModuleNotFoundError as missing:
     sys.exit(print_error(UserError(f"scripts/report.py needs {missing.name}: pip install -e '.[report]'")))
 
-PLOTS = [
-    plot
-    for module in (evidence, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs, learn)
-    for plot in module.PLOTS
-]
+MODULES = (evidence, to_target, how_large, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs, learn)
+PLOTS = [plot for module in MODULES for plot in module.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
@@ -44,6 +43,7 @@ TABLES = {
     ("docs/data.md", "index"): tables.index_sentence,
     ("README.md", "plan"): tables.plan_table,
     ("docs/how_large.md", "noise"): tables.noise_table,
+    **{("results/README.md", name): table for name, table in how_large.TABLES.items()},
     **{("docs/learn.md", name): table for name, table in learn.TABLES.items()},
     ("docs/plan.md", "scaling"): tables.scaling_table,
     ("results/README.md", "imagenet"): tables.imagenet_table,
@@ -52,8 +52,9 @@ TABLES = {
     ("results/README.md", "progress"): evidence.progress_table,
     ("results/README.md", "fractals rows"): evidence.rows_table,
     ("results/README.md", "fractals row differences"): evidence.row_differences,
-    ("results/README.md", "target"): evidence.target_table,
-    ("results/README.md", "target fits"): evidence.fits_table,
+    ("results/README.md", "reference"): evidence.reference_table,
+    ("results/README.md", "target"): to_target.table,
+    ("results/README.md", "target fits"): to_target.fits_table,
     ("results/README.md", "tuned"): evidence.tuned_table,
     ("results/README.md", "fresh"): evidence.fresh_table,
     ("results/README.md", "fresh differences"): evidence.fresh_differences,

@@ -2,8 +2,8 @@
 
 Usage: python scripts/verify.py               every table from the logs, every record, the manifest; in a minute
        python scripts/verify.py RUN_FOLDER    is this run on fractals as it should be? one line
-       python scripts/verify.py --rerun       train the first two epochs of a record, drawn at random, at its commit
-       python scripts/verify.py --manifest    write results/manifest.sha256 anew, after new records
+       python scripts/verify.py --rerun       train the first epochs of a record, drawn at random, at its commit
+       python scripts/verify.py --manifest    write results/*.sha256 anew, after new records and scripts/report.py
 
 Exit code 0 when all holds, 1 when something does not, 2 when it cannot be tried.
 """
@@ -35,7 +35,7 @@ def main() -> int:
         if arguments.rerun is not None:
             return rerun.rerun(arguments.rerun)
         if arguments.manifest:
-            print(f"{manifest.write()} files listed in {manifest.PATH.relative_to(manifest.ROOT)}")
+            print(f"{manifest.write()} files and tables listed in results/*.sha256")
             return 0
     except UserError as error:
         return print_error(error)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def verified(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for part in ("results", "scripts", "train"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "tb", "plots"))
+    left_out = shutil.ignore_patterns("__pycache__", "tb", "*.png")
+    for part in ("configs", "docs", "lars", "results", "scripts", "train"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=left_out)
     shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path
 
@@ -72,6 +74,29 @@ def test_one_digit_of_a_log_a_configuration_or_a_table_is_found(copy: Path):
         assert said in done.stderr, said
 
 
+def test_one_digit_of_every_table_and_of_every_plot_is_found(copy: Path):
+    def change_last_digit(text: str) -> str:
+        return re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), text)
+
+    tables, plots = list(manifest.of_tables()), list((copy / "results" / "plots").glob("*.csv"))
+    for path in {copy / name.partition(",")[0] for name in tables}:
+        between = r"(?<=-->\n)((?!<!--).)*?(?=\n<!-- /)"
+        path.write_text(re.sub(between, lambda table: change_last_digit(table[0]), path.read_text(), flags=re.DOTALL))
+    for path in plots:
+        path.write_text(change_last_digit(path.read_text()))
+    said = verified(copy).stderr
+    for name in (*tables, *(f"results/plots/{path.name}" for path in plots)):
+        assert f"{name}: changed since" in said, name
+
+
+def test_a_row_that_was_deleted_is_found(monkeypatch: pytest.MonkeyPatch):
+    of_page = list(tables.shown("results/README.md", "fractals rows"))
+    monkeypatch.setattr(tables, "TABLES", {("results/README.md", "fractals rows"): tables.rows})
+    monkeypatch.setattr(tables, "shown", lambda page, name: of_page[:-1])
+    (fault,) = tables.faults()
+    assert "its rows are not" in fault
+
+
 def test_a_command_that_its_configuration_does_not_follow_is_found():
     config = {"batch": {"preset": "32k"}, "optimizer": {"name": "lars", "lr": 29.0}, "seed": 1, "ema": 0.8}
     assert runs.of_command("python train/main.py batch=32k optimizer=lars optimizer.lr=29 seed=1 ema=0.8", config) == []
@@ -103,24 +128,24 @@ def seeded(folder: Path, seed: int, top1: float, **changed: object) -> Path:
 
 
 def test_a_run_is_judged_by_the_seeds_of_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reference, "ROWS", tmp_path / "rows")
+    monkeypatch.setattr(reference, "FRACTALS", tmp_path)
     for seed, top1 in enumerate((80.0, 80.5, 81.0)):
         seeded(tmp_path / "rows", seed, top1)
     holds, line = reference.judge(seeded(tmp_path / "good", 7, 80.2))
     assert holds and line.startswith("as it should be: 80.20 %")
     holds, line = reference.judge(seeded(tmp_path / "bad", 7, 60.0))
     assert not holds and "NOT" in line and "\n" not in line
-    with pytest.raises(UserError, match="changed settings"):
+    with pytest.raises(UserError, match="no record has its settings"):
         reference.judge(seeded(tmp_path / "other", 7, 80.2, epochs=30))
 
 
 def test_a_run_of_a_later_version_is_judged_unless_what_that_added_is_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "ROWS", tmp_path / "rows")
+    monkeypatch.setattr(reference, "FRACTALS", tmp_path)
     for seed, top1 in enumerate((80.0, 80.5, 81.0)):
         seeded(tmp_path / "rows", seed, top1)
     lars = {"name": "lars", "lr": 29.0, "variance_reduction": False, "variance_groups": None}
     assert reference.judge(seeded(tmp_path / "off", 7, 80.2, optimizer=lars, train_only=None))[0]
     on = ({"optimizer": lars | {"variance_reduction": True}}, {"optimizer": lars | {"name": "x"}}, {"train_only": "fc"})
     for i, changed in enumerate(on):
-        with pytest.raises(UserError, match="changed settings"):
+        with pytest.raises(UserError, match="no record has its settings"):
             reference.judge(seeded(tmp_path / f"on{i}", 7, 80.2, **changed))

@@ -1,21 +1,18 @@
-"""Tables and plots of the experiments on fractals of ``scripts/matrix.py``, as far as their runs are done."""
+"""Tables and plots of the rows, (a), and of the tuned baseline, (c) and (d), on fractals, as far as runs are done."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from scripts import matrix
 from scripts.matrix import IMAGES
 from scripts.records import PRESETS, PUBLISHED_OPTIMIZER, Record, on_fractals, on_imagenet, published
-from scripts.reporting.critical_batch import fit, interval, resample
-from scripts.reporting.inference import difference, mean_interval
 from scripts.reporting.mlperf import colour_of, columns
 from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.seeds import Seeds, differences_table, seeds_of
 from train.config.compose import compose
 from train.data.dataset import ILSVRC_2012
 
@@ -35,29 +32,22 @@ NAMES = {
 
 def progress_table() -> str:
     """How many of the runs that are asked for so far are done; what is done may ask for more."""
-    lines = ["| experiment | done | of the runs asked for so far | diverged |", "|---|---|---|---|"]
+    lines = ["| experiment | done | of the runs asked for so far | diverged | on |", "|---|---|---|---|---|"]
     labels = [f"({letter})" for letter in "abccdefg"]
     for label, group in zip([*labels, "[learn](../docs/learn.md)"], matrix.GROUPS, strict=True):
         asked = list(matrix.GROUPS[group]())
         done = [e for e in asked if e.is_done]
         diverged = sum(e.result is None for e in done)
-        lines.append(f"| {label} `{group}` | {len(done)} | {len(asked) or 'waits'} | {diverged} |")
+        cpus = Counter(cpu for r in on_fractals(group).values() if r.result and (cpu := cpu_of(r)))
+        on = ", ".join(f"{cpu}: {n}" for cpu, n in sorted(cpus.items())) or "-"
+        lines.append(f"| {label} `{group}` | {len(done)} | {len(asked) or 'waits'} | {diverged} | {on} |")
     return "\n".join(lines)
 
 
-def seeds_of(group: str, prefix: str) -> list[Record]:
-    """The ended runs ``<prefix>-seed<n>`` of ``group``, by seed."""
-    found = [r for name, r in on_fractals(group).items() if name.rpartition("-seed")[0] == prefix and r.result]
-    return sorted(found, key=lambda r: r.config.seed)
-
-
-def of_seeds(values: list[float]) -> str:
-    """Two cells: every value, and the mean with its 95 % interval."""
-    if not values:
-        return "missing | missing"
-    low, high = mean_interval(values)
-    mean = f"{statistics.mean(values):.2f}" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")
-    return f"{', '.join(f'{v:.2f}' for v in values)} | {mean}"
+def cpu_of(run: Record) -> str:
+    """The make of its CPU: "Xeon" or "EPYC"."""
+    name = str(run.reached["hardware"]["cpu"])
+    return next((make for make in ("Xeon", "EPYC") if make in name), name)
 
 
 def main_table() -> str:
@@ -66,18 +56,27 @@ def main_table() -> str:
     With a column of our own on ImageNet as soon as there is one record.
     """
     top1 = {row["batch"]: row["top1"] for row in published("torchlars.csv")}
-    ours = {"fractals": {row: [r.on_report for r in seeds_of("rows", "-".join(row))] for row in matrix.ROWS}}
+    ours = {"fractals": {row: seeds_of("rows", "-".join(row)).on_report for row in matrix.ROWS}}
     if any(on_imagenet(*row) for row in matrix.ROWS):
         ours["ImageNet"] = {row: [r.last for r in on_imagenet(*row)] for row in matrix.ROWS}
     columns = ["`batch=`", "optimizer, lr", "ImageNet, published", *(f"{data}, ours: mean (seeds)" for data in ours)]
+    columns.append("fractals: updates; share of the images in a step; ImageNet batch of as many updates")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for preset, optimizer in sorted(matrix.ROWS, key=lambda row: (PRESETS[row[0]], row[1])):
         lr = compose("data=imagenet", f"batch={preset}", f"optimizer={optimizer}").optimizer.lr
         is_published = optimizer == PUBLISHED_OPTIMIZER[preset]
         cells = [f"`{preset}`", f"{NAMES[optimizer]}, {lr:g}", top1[str(PRESETS[preset])] if is_published else "-"]
         cells += [mean_of(reached[preset, optimizer]) for reached in ours.values()]
+        cells.append("; ".join(in_proportion(preset)))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def in_proportion(preset: str) -> tuple[str, str, str]:
+    """On fractals: updates in 90 epochs, share of the images in a step, and the ImageNet batch of as many updates."""
+    total = PRESETS[preset] // DIVISOR
+    updates = IMAGES // total * 90
+    return f"{updates:,}", f"{100 * total / IMAGES:.2g} %", f"{ILSVRC_2012[0] * 90 / updates:,.0f}"
 
 
 def mean_of(values: list[float]) -> str:
@@ -92,121 +91,61 @@ def rows_table() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for preset, optimizer in sorted(matrix.ROWS, key=lambda row: (PRESETS[row[0]], row[1])):
-        total = PRESETS[preset] // DIVISOR
-        updates = IMAGES // total * 90
-        runs = seeds_of("rows", f"{preset}-{optimizer}")
-        lr = f"{runs[0].config.optimizer.lr:g}" if runs else "-"
+        seeds = seeds_of("rows", f"{preset}-{optimizer}")
+        lr = f"{seeds.runs[0].config.optimizer.lr:g}" if seeds.runs else "-"
         lines.append(
-            f"| `{preset}` | {total:,} | {updates:,} | {100 * total / IMAGES:.2g} % "
-            f"| {ILSVRC_2012[0] * 90 / updates:,.0f} | {NAMES[optimizer]} | {lr} "
-            f"| {of_seeds([r.on_report for r in runs])} |"
+            f"| `{preset}` | {PRESETS[preset] // DIVISOR:,} | {' | '.join(in_proportion(preset))} "
+            f"| {NAMES[optimizer]} | {lr} "
+            f"| {seeds.cells()} |"
         )
     return "\n".join(lines)
 
 
-def differences_table(group: str, pairs: list[tuple[str, str, str]]) -> str:
-    """Between two sets of seeds of ``group``: label, first and second prefix of each pair."""
-    lines = ["| difference | n | points (95 %) | exact permutation p |", "|---|---|---|---|"]
-    for label, first, second in pairs:
-        a, b = ([r.on_report for r in seeds_of(group, prefix)] for prefix in (first, second))
-        if min(len(a), len(b)) < 3:
-            lines.append(f"| {label} | {len(a)} and {len(b)} | not tested | - |")
-            continue
-        d = difference(a, b)
-        lines.append(
-            f"| {label} | {len(a)} and {len(b)} | {d.estimate:+.2f} ({d.low:+.2f} to {d.high:+.2f}) | {d.p:.3f} |"
-        )
+def reference_table() -> str:
+    """(a) on selection, for the runs of others: the last top-1, and the steps to (b)'s target, of all seeds."""
+    lines = [
+        "| `batch=` | optimizer | seeds | top-1 %: mean (least to most) | steps to 75 %: mean (least to most) |",
+        "|---|---|---|---|---|",
+    ]
+    for preset, optimizer in sorted(matrix.ROWS, key=lambda row: (PRESETS[row[0]], row[1])):
+        runs = seeds_of("rows", f"{preset}-{optimizer}").ended
+        top1 = [r.last for r in runs]
+        at = [[row["step"] for row in r.rows if row["val_top1"] >= matrix.TARGET] for r in runs]
+        steps = [reached[0] for reached in at if reached]
+        never = f"; {len(at) - len(steps)} never" if len(steps) < len(at) else ""
+        cells = [
+            f"{statistics.mean(top1):.2f} ({min(top1):.2f} to {max(top1):.2f})" if top1 else "missing",
+            f"{statistics.mean(steps):,.0f} ({min(steps):,.0f} to {max(steps):,.0f}){never}" if steps else "never",
+        ]
+        lines.append(f"| `{preset}` | {NAMES[optimizer]} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def row_differences() -> str:
-    pairs = [(f"`{p}`: LARS - SGD", f"{p}-lars", f"{p}-sgd") for p in ("8k", "16k", "32k")]
-    pairs += [(f"LARS at `{p}` - SGD at `256`", f"{p}-lars", "256-sgd") for p in ("8k", "16k", "32k")]
-    return differences_table("rows", pairs)
-
-
-def to_target() -> list[tuple[int, str, Record]]:
-    """The runs of (b) at the best lr of their point that reached the target: images a step, optimizer, record."""
-    found = []
-    for images in matrix.EPOCHS:
-        for optimizer in matrix.OPTIMIZERS:
-            _, best = matrix.target_search(images, optimizer)
-            if best:
-                prefix = best.name.rpartition("-seed")[0]
-                found += [(images, optimizer, r) for r in seeds_of("target", prefix) if r.reached["reached_top1"]]
-    return found
-
-
-def target_table() -> str:
-    """(b): steps to the target by lr, and of every seed at the best."""
-    lines = [
-        "| images a step | optimizer | steps by lr, seed 0 | best lr | steps there, each seed | epochs |",
-        "|---|---|---|---|---|---|",
-    ]
-    reached = to_target()
-    for images in matrix.EPOCHS:
-        for optimizer in matrix.OPTIMIZERS:
-            tried, best = matrix.target_search(images, optimizer)
-            cells = ", ".join(f"{lr_of(e.name)}: {steps_cell(e)}" for e in tried if e.is_done) or "missing"
-            runs = [r for n, o, r in reached if (n, o) == (images, optimizer)]
-            steps = ", ".join(f"{r.reached['steps']:,}" for r in runs) or "missing"
-            epochs = f"{statistics.mean(r.rows[-1]['epoch'] for r in runs):.1f}" if runs else "-"
-            at = lr_of(best.name) + (" (edge)" if best in (tried[0], tried[-1]) else "") if best else "-"
-            lines.append(f"| {images:,} | {NAMES[optimizer]} | {cells} | {at} | {steps} | {epochs} |")
-    return "\n".join(lines)
+    rows = {row: seeds_of("rows", "-".join(row)) for row in matrix.ROWS}
+    larger = ("8k", "16k", "32k")
+    pairs = [(f"`{p}`: LARS - SGD", rows[p, "lars"], rows[p, "sgd"]) for p in larger]
+    pairs += [(f"LARS at `{p}` - SGD at `256`", rows[p, "lars"], rows["256", "sgd"]) for p in larger]
+    return differences_table(pairs)
 
 
 def lr_of(name: str) -> str:
     return name.partition("-lr")[2].partition("-")[0]
 
 
-def steps_cell(experiment: matrix.Experiment) -> str:
-    result = experiment.result
-    if result is None:
-        return "diverged"
-    return f"{result['steps']:,}" if result["reached_top1"] else f"missed ({result['best_top1']:.1f} %)"
-
-
-def batch_and_epochs(optimizer: str) -> tuple[list[int], list[float]]:
-    """Of (b): images a step, and epochs of images to the target, of each run; whole steps, so that none is left out."""
-    runs = [
-        (images, r.result["steps"] * images / IMAGES) for images, o, r in to_target() if o == optimizer and r.result
-    ]
-    return [images for images, _ in runs], [epochs for _, epochs in runs]
-
-
-def fits_table() -> str:
-    """(b): the two numbers of each optimizer's curve."""
-    lines = [
-        "| optimizer | runs | fewest steps (95 %) | fewest epochs (95 %) | critical batch (95 %) |",
-        "|---|---|---|---|---|",
-    ]
-    for optimizer in matrix.OPTIMIZERS:
-        batch, epochs = batch_and_epochs(optimizer)
-        if len(set(batch)) < 3:
-            lines.append(f"| {NAMES[optimizer]} | {len(batch)} | missing | missing | missing |")
-            continue
-        curve, others = fit(batch, epochs), resample(batch, epochs)
-        cells = []
-        for one, many, shape in (
-            (curve.fewest_steps(IMAGES), others.fewest_steps(IMAGES), "{:,.0f}"),
-            (curve.fewest_epochs, others.fewest_epochs, "{:.1f}"),
-            (curve.critical_batch, others.critical_batch, "{:,.0f}"),
-        ):
-            low, high = interval(many)
-            cells.append(f"{shape} ({shape}-{shape})".format(float(one), float(low), float(high)))
-        lines.append(f"| {NAMES[optimizer]} | {len(batch)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def tuned_table() -> str:
-    """(c): the trials, on selection."""
+    """(c): the trials, on selection; the best of each kind in bold."""
     lines = ["| optimizer | warm-up, epochs | top-1 % on selection by lr, seed 0 |", "|---|---|---|"]
     for kind in matrix.KINDS:
+        best = matrix.best_of(kind)
         for warmup in matrix.WARMUPS:
             trials = [e for e in matrix.tuned(kind) if e.name.endswith(f"-warmup{warmup}")]
-            cells = ", ".join(f"{lr_of(e.name)}: {top1_cell(e)}" for e in trials if e.is_done)
-            lines.append(f"| {NAMES[kind]} | {warmup} | {cells or 'missing'} |")
+            cells = []
+            for e in (e for e in trials if e.is_done):
+                edge = " (edge)" if e in (trials[0], trials[-1]) else ""
+                cell = f"{lr_of(e.name)}: {top1_cell(e)}"
+                cells.append(f"**{cell}{edge}**" if e == best else cell)
+            lines.append(f"| {NAMES[kind]} | {warmup} | {', '.join(cells) or 'missing'} |")
     return "\n".join(lines)
 
 
@@ -215,72 +154,35 @@ def top1_cell(experiment: matrix.Experiment) -> str:
     return f"{result['last_top1']:.2f}" if result else "diverged"
 
 
+def longer_seeds(kind: str) -> Seeds:
+    return seeds_of("longer", kind, len(matrix.LONGER_SEEDS))
+
+
 def fresh_table() -> str:
     """(c) and (d): the best of each on seeds that chose nothing."""
     lines = [
         "| setting | epochs | lr | warm-up | top-1 % on report, each seed | mean (95 %) |",
         "|---|---|---|---|---|---|",
     ]
-    for group in ("fresh", "longer"):
-        for name in NAMES:
-            runs = seeds_of(group, name)
-            if runs:
-                c = runs[0].config
-                lines.append(
-                    f"| {NAMES[name]} | {c.epochs} | {c.optimizer.lr:g} | {c.schedule.warmup_epochs:g} "
-                    f"| {of_seeds([r.on_report for r in runs])} |"
-                )
-    return "\n".join(lines) if len(lines) > 2 else "No run of these is done yet."
+    sets = [(name, 90, seeds_of("fresh", name)) for name in NAMES]
+    sets += [(kind, matrix.LONGER_EPOCHS, longer_seeds(kind)) for kind in matrix.longer_kinds()]
+    for name, epochs, seeds in sets:
+        if seeds.runs:
+            config = seeds.runs[0].config
+            chosen = f"{config.optimizer.lr:g} | {config.schedule.warmup_epochs:g}"
+        else:
+            chosen = "- | -"
+        lines.append(f"| {NAMES[name]} | {epochs} | {chosen} | {seeds.cells()} |")
+    return "\n".join(lines)
 
 
 def fresh_differences() -> str:
-    pairs = [(f"LARS - {NAMES[name]}", "lars", name) for name in NAMES if name != "lars"]
-    return differences_table("fresh", pairs)
-
-
-def steps_points() -> list[dict[str, object]]:
-    """What the picture of (b) is drawn from: every run at the best lr, and the curves."""
-    found: list[dict[str, object]] = [
-        {"what": "run", "optimizer": optimizer, "batch": images, "steps": r.result["steps"], "low": "", "high": ""}
-        for images, optimizer, r in to_target() if r.result
-    ]  # fmt: skip
-    for optimizer in matrix.OPTIMIZERS:
-        batch, epochs = batch_and_epochs(optimizer)
-        if len(set(batch)) < 3:
-            continue
-        curve, others = fit(batch, epochs), resample(batch, epochs)
-        xs = np.geomspace(32, 16384, 37)
-        scale = IMAGES / xs
-        bounds = interval(others.epochs(xs))
-        for x, y, low, high in zip(xs, curve.epochs(xs) * scale, *(b * scale for b in bounds), strict=True):
-            found.append({"what": "curve", "optimizer": optimizer, "batch": f"{x:.0f}", "steps": f"{y:.1f}",
-                          "low": f"{low:.1f}", "high": f"{high:.1f}"})  # fmt: skip
-    return found
-
-
-def draw_steps(axes: Axes, rows: Rows) -> None:
-    for optimizer in matrix.OPTIMIZERS:
-        of = [r for r in rows if r["optimizer"] == optimizer]
-        batch, steps = columns([r for r in of if r["what"] == "run"], "batch", "steps")
-        if not len(batch):
-            continue
-        axes.scatter(batch, steps, 26, marker=MARKERS[optimizer], facecolors="none" if optimizer == "sgd" else None,
-                     edgecolors=[colour_of(DIVISOR * b) for b in batch],
-                     c=[colour_of(DIVISOR * b) for b in batch] if optimizer == "lars" else None, zorder=3)  # fmt: skip
-        curve = [r for r in of if r["what"] == "curve"]
-        if curve:
-            x, y, low, high = columns(curve, "batch", "steps", "low", "high")
-            axes.fill_between(x, low, high, color="#666666", alpha=0.15, linewidth=0)
-            axes.plot(x, y, LINES[optimizer], color="#444444", linewidth=1.6, label=NAMES[optimizer])
-            axes.plot(x, [y[0] * x[0] / b for b in x], ":", color="#999999", linewidth=1)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(list(matrix.EPOCHS), [f"{images:,}" for images in matrix.EPOCHS])
-    axes.set_xlabel("images a step (dotted: perfect scaling)")
-    axes.set_ylabel(f"steps to {matrix.TARGET:g} % top-1 on selection")
-    axes.set_title("ResNet-8 on fractals (not ImageNet)", fontsize=10)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    lars, *others = matrix.longer_kinds() or ("lars",)
+    pairs = [(f"LARS - {NAMES[name]}", seeds_of("fresh", "lars"), seeds_of("fresh", name))
+             for name in NAMES if name != "lars"]  # fmt: skip
+    pairs += [(f"{matrix.LONGER_EPOCHS} epochs: LARS - {NAMES[kind]}", longer_seeds(lars), longer_seeds(kind))
+              for kind in others]  # fmt: skip
+    return differences_table(pairs)
 
 
 def error_points() -> list[dict[str, object]]:
@@ -288,7 +190,7 @@ def error_points() -> list[dict[str, object]]:
     return [
         {"batch": preset, "images": PRESETS[preset] // DIVISOR, "optimizer": optimizer, "seed": r.config.seed,
          "error": round(100 - r.on_report, 4)}
-        for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}")
+        for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}").ended
     ]  # fmt: skip
 
 
@@ -328,7 +230,7 @@ def curve_points() -> list[dict[str, object]]:
     return [
         {"batch": preset, "optimizer": optimizer, "seed": r.config.seed, "epoch": row["epoch"],
          "error": round(100 - row["val_top1"], 4)}
-        for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}") for row in r.rows
+        for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}").ended for row in r.rows
     ]  # fmt: skip
 
 
@@ -352,6 +254,5 @@ def draw_curves(axes: Axes, rows: Rows) -> None:
 
 PLOTS = [
     Plot("rows-curves", curve_points, draw_curves),
-    Plot("steps-to-target", steps_points, draw_steps),
     Plot("rows-error", error_points, draw_errors),
 ]

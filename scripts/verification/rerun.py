@@ -1,9 +1,10 @@
-"""Train the first two epochs of a record again, at its own commit, and compare them with its log."""
+"""Train the first epochs of a record again, at its own commit, and compare them with its log."""
 
 import json
 import os
 import platform
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from scripts.verification.reference import LEAST, predicted
 from scripts.verification.runs import RESULTS, ROOT, load
 from train.errors import UserError
 
-EPOCHS = 2
+EPOCHS = 2  # at least: until the first evaluation after so many
 FRACTALS = RESULTS / "fractals"
 
 
@@ -27,11 +28,10 @@ def rerun(named: str) -> int:
         raise UserError(f"--rerun {named}: {folder} is not the record of a finished run, such as {records()[0]}")
     config, rows, result = load(folder)
     assert result is not None
-    expected = [row for row in rows if row["epoch"] <= EPOCHS]
-    if not expected:
-        raise UserError(f"--rerun {folder.name}: its log has no evaluation in the first {EPOCHS} epochs")
-    commit, steps = result["commit"], int(EPOCHS * rows[-1]["step"] / rows[-1]["epoch"])
-    print(f"{folder.relative_to(RESULTS)}: {EPOCHS} epochs, {steps} steps, at {commit[:7]}", flush=True)
+    expected = first_rows(rows)
+    commit, steps = result["commit"], int(expected[-1]["step"])
+    epochs = expected[-1]["epoch"]
+    print(f"{folder.relative_to(RESULTS)}: {epochs:g} epochs, {steps} steps, at {commit[:7]}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         got = train(Path(temporary), commit, result["command"], steps, result["hardware"]["threads"])
     for then, now in zip(expected, got, strict=True):
@@ -46,6 +46,12 @@ def rerun(named: str) -> int:
         print("NOT what the record says, on the same CPU and torch")
         return 1
     return 0 if is_close(folder, got) else 1
+
+
+def first_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Up to the first evaluation after ``EPOCHS`` epochs or more."""
+    last = next((n for n, row in enumerate(rows) if row["epoch"] >= EPOCHS), len(rows) - 1)
+    return rows[: last + 1]
 
 
 def is_close(folder: Path, got: list[dict[str, Any]]) -> bool:
@@ -84,7 +90,7 @@ def train(temporary: Path, commit: str, command: str, steps: int, threads: int) 
         or subprocess.run(["git", "checkout", "--quiet", commit], cwd=checkout, check=False).returncode
     ):
         raise UserError(f"--rerun: commit {commit} cannot be checked out; fetch the whole history first")
-    words = [w for w in command.split()[2:] if not w.startswith(("runs_dir=", "name="))]
+    words = [w for w in shlex.split(command)[2:] if not w.startswith(("runs_dir=", "name="))]
     ran = subprocess.run(
         [sys.executable, "train/main.py", *words, f"runs_dir={temporary}", "name=again", f"max_steps={steps}"],
         cwd=checkout,

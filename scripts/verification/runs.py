@@ -1,6 +1,7 @@
 """Each record by itself: its log, result, configuration, command, images and commit must agree."""
 
 import json
+import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -84,7 +85,7 @@ def of_one(folder: Path, history: set[str]) -> list[str]:
 def of_command(command: str, config: dict[str, Any]) -> list[str]:
     """Where the configuration is not what the command says; groups that a word chooses are looked up by their name."""
     found = []
-    for word in command.split()[2:]:
+    for word in shlex.split(command)[2:]:
         key, is_override, text = word.partition("=")
         if not is_override:
             continue
