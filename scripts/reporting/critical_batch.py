@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.plot import Plot, Rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,10 +100,10 @@ def law_points() -> list[dict[str, object]]:
 
 def draw_law(axes: Axes, rows: Rows) -> None:
     share, steps, epochs = ([float(r[key]) for r in rows] for key in ("share", "steps", "epochs"))
-    axes.plot(share, steps, color=COLOURS["lars"])
-    axes.plot(share, epochs, color=COLOURS["sgd"])
-    axes.text(share[6], steps[4], "steps: the time, if\nGPUs grow with the batch", va="center")
-    axes.text(share[-6], epochs[-5], "images:\nthe cost", ha="right", va="center")
+    axes.plot(share, steps, color="#222222", linewidth=2)
+    axes.plot(share, epochs, color="#888888", linewidth=2)
+    axes.text(share[6], steps[4], "steps: the time, if\nGPUs grow with the batch", va="center", color="#222222")
+    axes.text(share[-6], epochs[-5], "images:\nthe cost", ha="right", va="center", color="#666666")
     axes.text(1, 1.25, "each twice its least", ha="center", va="center", fontsize=9)
     axes.plot(1, 2, "o", color="#333333")
     axes.set_xscale("log", base=2)
@@ -113,7 +113,7 @@ def draw_law(axes: Axes, rows: Rows) -> None:
     axes.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
     axes.minorticks_off()
     axes.set_xlabel("batch / critical batch")
-    axes.set_ylabel("of the fewest")
+    axes.set_ylabel("multiple of the fewest")
 
 
 PLOTS = [Plot("critical-batch", law_points, draw_law, (6, 4))]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scripts import matrix
 from scripts.matrix import IMAGES
 from scripts.records import PRESETS, PUBLISHED_OPTIMIZER, Record, on_fractals, on_imagenet, published
-from scripts.reporting.mlperf import colour_of, columns
-from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting import drawings
+from scripts.reporting.plot import Plot, Rows, log_axis
 from scripts.reporting.seeds import Seeds, differences_table, seeds_of
 from train.config.compose import compose
 from train.data.dataset import ILSVRC_2012
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DIVISOR = 8  # of the presets' batches on fractals
-LINES = {"lars": "-", "sgd": "--"}
-ERRORS = (15, 20, 25, 30, 40, 50, 70, 100)  # ticks, percent
-NEAR: dict[str, Any] = {"textcoords": "offset points", "fontsize": 10, "color": "#333333"}  # of labels at their lines
-MARKERS = {"lars": "o", "sgd": "s"}
 NAMES = {
     "sgd": "SGD", "nesterov": "SGD, Nesterov", "lars": "LARS", "larc": "LARC",
     "lars-weights-only": "LARS, norm layers and biases plain",
@@ -74,9 +69,8 @@ def main_table() -> str:
 
 def in_proportion(preset: str) -> tuple[str, str, str]:
     """On fractals: updates in 90 epochs, share of the images in a step, and the ImageNet batch of as many updates."""
-    total = PRESETS[preset] // DIVISOR
-    updates = IMAGES // total * 90
-    return f"{updates:,}", f"{100 * total / IMAGES:.2g} %", f"{ILSVRC_2012[0] * 90 / updates:,.0f}"
+    step = drawings.what_a_step_is(PRESETS[preset] // DIVISOR)
+    return f"{step['updates']:,}", f"{step['share']} %", f"{step['imagenet']:,}"
 
 
 def mean_of(values: list[float]) -> str:
@@ -189,40 +183,16 @@ def error_points() -> list[dict[str, object]]:
     """Percent of the report images that are wrong, of each seed of (a)."""
     return [
         {"batch": preset, "images": PRESETS[preset] // DIVISOR, "optimizer": optimizer, "seed": r.config.seed,
-         "error": round(100 - r.on_report, 4)}
+         "error": round(100 - r.on_report, 4), **drawings.what_a_step_is(PRESETS[preset] // DIVISOR)}
         for preset, optimizer in matrix.ROWS for r in seeds_of("rows", f"{preset}-{optimizer}").ended
     ]  # fmt: skip
 
 
 def draw_errors(axes: Axes, rows: Rows) -> None:
-    for optimizer in matrix.OPTIMIZERS:
-        of = [r for r in rows if r["optimizer"] == optimizer]
-        by_images = itertools.groupby(sorted(of, key=lambda r: float(r["images"])), key=lambda r: float(r["images"]))
-        middles = {x: statistics.median(float(r["error"]) for r in runs) for x, runs in by_images}
-        if small := middles.pop(PRESETS["256"] // DIVISOR, None):  # no line over the five octaves up to the next batch
-            axes.axhline(small, linestyle=":", color="#999999")
-            axes.annotate(f"{NAMES[optimizer]} at 256", (PRESETS["256"] / DIVISOR, small), (6, -14), **NEAR)
-        axes.plot(list(middles), list(middles.values()), LINES[optimizer], color="#666666", zorder=1)
-        if middles:
-            axes.annotate(NAMES[optimizer], (max(middles), middles[max(middles)]), (10, -4), **NEAR)
-        x, y = columns(of, "images", "error")
-        colours = [colour_of(DIVISOR * b) for b in x]
-        axes.scatter(x, y, 26, marker=MARKERS[optimizer], edgecolors=colours, zorder=3,
-                     facecolors=colours if optimizer == "lars" else "none")  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = {float(r["images"]): r["batch"] for r in rows}
-    axes.set_xticks(list(ticks), [f"{name}\n({x:,.0f})" for x, name in ticks.items()])
-    axes.set_xlim(min(ticks) / 1.3, max(ticks) * 1.6)  # with room for the names at the lines' ends
-    errors = [float(r["error"]) for r in rows]
-    axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
-    axes.set_ylim(0.95 * min(errors), 1.05 * max(errors))
-    axes.minorticks_off()
-    axes.set_xlabel("batch= (images a step)")
-    axes.set_ylabel("top-1 error on report (%), each seed")
-    axes.set_title(
-        "ResNet-8 on fractals (not ImageNet), 90 epochs: every seed, and lines through the medians", fontsize=10
-    )
+    drawings.draw_ends(axes, rows, "batch", drawings.step_ticks(rows))
+    axes.set_xlabel(drawings.STEP)
+    axes.set_ylabel("top-1 error on the report split (%), log axis")
+    axes.set_title("ResNet-8 on fractals (not ImageNet), 90 epochs: every seed, and lines through medians", fontsize=10)
 
 
 def curve_points() -> list[dict[str, object]]:
@@ -235,24 +205,14 @@ def curve_points() -> list[dict[str, object]]:
 
 
 def draw_curves(axes: Axes, rows: Rows) -> None:
-    by_batch = sorted(rows, key=lambda r: PRESETS[r["batch"]])
-    for (batch, optimizer), runs in itertools.groupby(by_batch, key=lambda r: (r["batch"], r["optimizer"])):
-        label: str | None = f"{batch}, {NAMES[optimizer]}"
-        for _, points in itertools.groupby(runs, key=lambda r: r["seed"]):
-            epochs, errors = columns(list(points), "epoch", "error")
-            axes.plot(epochs, errors, LINES[optimizer], color=COLOURS[batch], linewidth=0.8, alpha=0.8, label=label)
-            label = None  # one for all seeds
-    axes.set_yscale("log")
-    axes.set_yticks(ERRORS, [str(e) for e in ERRORS])
-    axes.minorticks_off()
-    axes.set_xlim(0, 90)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("top-1 error on selection (%), each seed")
-    axes.set_title("ResNet-8 on fractals (not ImageNet), settings as published", fontsize=10)
-    axes.legend(fontsize=8, ncols=2)
+    drawings.draw_curves(axes, rows, "error")
+    log_axis(axes)
+    axes.set_ylabel("top-1 error on selection (%), log axis")
+    title = "ResNet-8 on fractals (not ImageNet), settings as published: every seed, and bold the median of five"
+    axes.figure.suptitle(title, fontsize=10)
 
 
 PLOTS = [
-    Plot("rows-curves", curve_points, draw_curves),
+    Plot("rows-curves", curve_points, draw_curves, by="batch"),
     Plot("rows-error", error_points, draw_errors),
 ]

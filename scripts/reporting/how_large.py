@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import TYPE_CHECKING
 
 from scripts import matrix
 from scripts.estimate.frontier import median_scale
 from scripts.records import Record, on_fractals
-from scripts.reporting.evidence import LINES, NAMES, NEAR, cpu_of, lr_of, top1_cell
-from scripts.reporting.mlperf import colour_of, columns
-from scripts.reporting.plot import Plot, Rows
+from scripts.reporting.evidence import DIVISOR, NAMES, cpu_of, lr_of, top1_cell
+from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends
 from scripts.reporting.seeds import Seeds, differences_table, seeds_of
 from scripts.reporting.to_target import critical_batch, curves
 
@@ -94,25 +94,25 @@ def noise_points() -> list[dict[str, object]]:
 
 
 def draw_noise(axes: Axes, rows: Rows) -> None:
-    for optimizer in matrix.OPTIMIZERS:
-        of_optimizer = [r for r in rows if r["optimizer"] == optimizer]
-        for of in dict.fromkeys(r["of"] for r in of_optimizer):
-            runs = [r for r in of_optimizer if r["of"] == of]
-            for seed in dict.fromkeys(r["seed"] for r in runs):
-                epochs, scales = columns([r for r in runs if r["seed"] == seed], "epoch", "scale")
-                colour = colour_of(8 * float(runs[0]["batch"]))
-                axes.plot(epochs, scales, LINES[optimizer], color=colour, linewidth=1, alpha=0.8)
-            axes.annotate(f"{NAMES[optimizer]} {of}", (epochs[-1], scales[-1]), (4, -4), **{**NEAR, "fontsize": 8})
-        if of_optimizer and of_optimizer[0]["critical"]:
-            critical = float(of_optimizer[0]["critical"])
-            axes.axhspan(critical / FACTOR, FACTOR * critical, color="#888888", alpha=0.12, linewidth=0)
-            axes.axhline(critical, linestyle=LINES[optimizer], color="#444444", linewidth=1.2)
-            axes.annotate(f"critical batch, {NAMES[optimizer]}", (0, critical), (4, 4), **{**NEAR, "fontsize": 8})
+    """A panel of one optimizer."""
+    optimizer, ends = rows[0]["optimizer"], []
+    for of, runs in itertools.groupby(rows, key=lambda row: row["of"]):
+        colour = colour_of(DIVISOR * float(next(r["batch"] for r in rows if r["of"] == of)))
+        for _, points in itertools.groupby(runs, key=lambda row: row["seed"]):
+            epochs, scales = columns(list(points), "epoch", "scale")
+            axes.plot(epochs, scales, LINES[optimizer], color=colour, linewidth=1)
+        ends.append((epochs[-1], scales[-1], of, colour))
+    if rows[0]["critical"]:
+        critical = float(rows[0]["critical"])
+        axes.axhspan(critical / FACTOR, FACTOR * critical, color=GREY, alpha=0.12, linewidth=0)
+        axes.axhline(critical, linestyle=LINES[optimizer], color=GREY, linewidth=1.2)
+        axes.annotate("critical batch, and a factor of 2", (0, critical), (4, 4), **NEAR)
     axes.set_yscale("log")
-    axes.set_xlim(0, 1.2 * max(float(r["epoch"]) for r in rows))
+    axes.set_xlim(0, 1.5 * max(float(row["epoch"]) for row in rows))
     axes.set_xlabel("epoch")
     axes.set_ylabel("noise scale (images), each seed")
-    axes.set_title("ResNet-8 on fractals: the noise scale of the optimizer's own step", fontsize=10)
+    axes.set_title(f"{NAMES[optimizer]}, ResNet-8 on fractals", fontsize=10)
+    label_ends(axes, ends)
 
 
 # ---- (f) does growing save steps? ----
@@ -179,4 +179,4 @@ TABLES = {
     "variance": variance_table,
     "variance differences": variance_differences,
 }
-PLOTS = [Plot("noise-scale", noise_points, draw_noise)]
+PLOTS = [Plot("noise-scale", noise_points, draw_noise, by="optimizer")]

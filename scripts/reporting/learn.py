@@ -7,15 +7,14 @@ import statistics
 from typing import TYPE_CHECKING
 
 from scripts.records import Record, layers, on_fractals
-from scripts.reporting.evidence import NAMES, NEAR
-from scripts.reporting.mlperf import columns
-from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.evidence import NAMES
+from scripts.reporting.plot import COLOURS, LINES, NEAR, Plot, Rows, columns, log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NOT_RUN = "Not run yet."
-WARMUPS = {0: "--", 5: "-"}  # epochs, and the line of a plot
+WARMUPS = (0, 5)  # epochs
 
 
 def ended(experiment: int) -> list[Record]:
@@ -51,13 +50,13 @@ def top1_points() -> list[dict[str, object]]:
 def draw_top1(axes: Axes, rows: Rows) -> None:
     for (batch, lr), points in itertools.groupby(rows, key=lambda r: (r["batch"], r["lr"])):
         epochs, top1 = columns(list(points), "epoch", "top1")
-        axes.plot(epochs, top1, "--" if batch != "256" and lr == "0.025" else "-", color=COLOURS[batch])
+        axes.plot(epochs, top1, LINES["sgd"], color=COLOURS[batch])
         axes.annotate(f"{batch}, lr {lr}", (epochs[-1], top1[-1]), (6, -4), **NEAR)
     axes.set_xlim(0, 1.2 * epochs[-1])
     axes.set_ylim(0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("top-1 on selection (%)")
-    axes.set_title("SGD, ResNet-8 on fractals, 20 epochs", fontsize=10)
+    axes.set_title("ResNet-8 on fractals, SGD (dashed), 20 epochs, one seed", fontsize=10)
 
 
 def warmup_table() -> str:
@@ -80,18 +79,23 @@ def loss_points() -> list[dict[str, object]]:
 
 
 def draw_loss(axes: Axes, rows: Rows) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    runs = itertools.groupby(rows, key=lambda r: (r["optimizer"], int(r["warmup"]), r["seed"]))
-    for (optimizer, warmup, seed), points in runs:
-        epochs, losses = columns(list(points), "epoch", "loss")
-        label = f"{NAMES[optimizer]}, {'warm-up' if warmup else 'no warm-up'}" if seed == "0" else None
-        axes.plot(epochs, losses, WARMUPS[warmup], color=COLOURS[optimizer], linewidth=1, label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    (optimizer,) = {row["optimizer"] for row in rows}
+    # epochs of warm-up, width of the line, its name, and the epoch and the side at which it stands
+    for warmup, width, name, at, side in ((0, 0.8, "no warm-up", 7, -4), (5, 2, "warm-up", 4, 4)):
+        of = [row for row in rows if int(row["warmup"]) == warmup]
+        for _, points in itertools.groupby(of, key=lambda r: r["seed"]):
+            epochs, losses = columns(list(points), "epoch", "loss")
+            axes.plot(epochs, losses, LINES[optimizer], color=COLOURS["8k"], linewidth=width)
+        if of:
+            axes.annotate(name, (epochs[at - 1], losses[at - 1]), (side, side), ha="left" if side > 0 else "right",
+                          va="bottom" if side > 0 else "top", **NEAR)  # fmt: skip
+    log_axis(axes, (1.5, 2, 2.5, 3, 4))
+    axes.set_xticks([1, 5, 10, 15, 20])
     axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss (nats), each seed")
-    axes.set_title("ResNet-8 on fractals, batch=8k (1,024 images a step), 20 epochs", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.set_ylabel("training loss (nats), log axis")
+    axes.set_title(NAMES[optimizer], fontsize=10)
+    title = "ResNet-8 on fractals, batch=8k (1,024 images a step), 20 epochs: every seed; thick, 5 epochs of warm-up"
+    axes.figure.suptitle(title, fontsize=10)
 
 
 def layers_table() -> str:
@@ -119,19 +123,20 @@ def draw_ratios(axes: Axes, rows: Rows) -> None:
     ends = sorted(lines, key=lambda layer: lines[layer][1][-1])
     for layer, (epochs, ratios) in lines.items():
         is_end = layer in (ends[0], ends[-1])
-        axes.plot(epochs, ratios, color=COLOURS["lars"] if is_end else "#bbbbbb", linewidth=1.6 if is_end else 0.8)
+        axes.plot(epochs, ratios, color=COLOURS["32k"] if is_end else "#bbbbbb", linewidth=1.6 if is_end else 0.8)
         if is_end:
             axes.annotate(layer, (epochs[-1], ratios[-1]), (6, -4), **NEAR)
     axes.set_yscale("log")
     axes.set_xlim(0, 1.25 * epochs[-1])
+    axes.set_xticks(range(0, int(epochs[-1]) + 1, 10))
     axes.set_xlabel("epoch, at its last step")
-    axes.set_ylabel("trust ratio: what lr is multiplied by")
+    axes.set_ylabel("trust ratio (what lr is multiplied by), log axis")
     axes.set_title("LARS, ResNet-8 on fractals, batch=32k (4,096 images a step): every layer", fontsize=10)
 
 
 TABLES = {"learn 1": updates_table, "learn 2": warmup_table, "learn 3": layers_table}
 PLOTS = [
     Plot("learn-1", top1_points, draw_top1),
-    Plot("learn-2", loss_points, draw_loss),
+    Plot("learn-2", loss_points, draw_loss, by="optimizer"),
     Plot("learn-3", ratio_points, draw_ratios),
 ]

@@ -10,16 +10,13 @@ import numpy as np
 
 from scripts.records import published
 from scripts.reporting.critical_batch import fit, interval, resample
-from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.plot import GREY, NEAR, Plot, Rows, colour_of, columns, mark
 from train.data.dataset import ILSVRC_2012
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LARGE = 8192  # images: from here on the epochs grow, below nearly all systems take 35
-GREY = "#555555"
-# images of the batches that have a colour
-COLOURED = {name: int(name[:-1]) * 1024 if name[-1] == "k" else int(name) for name in COLOURS if name[0].isdigit()}
 
 
 def systems(optimizer: str) -> Rows:
@@ -42,10 +39,6 @@ def never_beaten(rows: Rows) -> Rows:
 
 def large(rows: Rows) -> Rows:
     return [row for row in rows if int(row["batch"]) >= LARGE]
-
-
-def columns(rows: Rows, *keys: str) -> list[list[float]]:
-    return [[float(row[key]) for row in rows] for key in keys]
 
 
 def systems_table() -> str:
@@ -121,34 +114,23 @@ def points() -> list[dict[str, object]]:
     return found
 
 
-def colour_of(batch: float) -> str:
-    """The colour of the preset that is nearest to ``batch`` images, by their ratio."""
-    return COLOURS[min(COLOURED, key=lambda name: abs(np.log(COLOURED[name] / batch)))]
-
-
 def draw(axes: Axes, rows: Rows) -> None:
     draw_curve(axes, rows)
-    # marker, area and opacity
-    kinds = {
-        ("best", "lars", "LARS, best of its batch"): ("o", 42, 1.0),
-        ("system", "lars", "LARS, others"): ("o", 20, 0.4),
-        ("system", "sgd", "SGD"): ("s", 28, 1.0),
-    }
-    for (what, optimizer, label), (marker, size, alpha) in kinds.items():
-        chosen = [r for r in rows if (r["what"], r["optimizer"]) == (what, optimizer)]
-        batch, epochs = columns(chosen, "batch", "epochs")
-        colours = [colour_of(b) for b in batch]
-        axes.scatter(batch, epochs, size, marker=marker, facecolors=colours if optimizer == "lars" else "white",
-                     edgecolors=colours, alpha=alpha, linewidths=1.2, label=label, zorder=3)  # fmt: skip
+    for what, optimizer, area in (("system", "lars", 10), ("best", "lars", 42), ("system", "sgd", 30)):
+        of = [r for r in rows if (r["what"], r["optimizer"]) == (what, optimizer)]
+        batch, epochs = columns(of, "batch", "epochs")
+        mark(axes, batch, epochs, optimizer, [colour_of(b) for b in batch], area)
+        if optimizer == "sgd" and batch:
+            axes.annotate("SGD", (max(batch), epochs[batch.index(max(batch))]), (7, -4), **NEAR)
     axes.set_xlim(320, 2**17)
     axes.set_ylim(30, 100)
     axes.set_xticks([512, 2048, 8192, 32768, 131072], ["512", "2k", "8k", "32k", "128k"])
     axes.set_yticks([30, 40, 50, 60, 80, 100], ["30", "40", "50", "60", "80", "100"])
     axes.minorticks_off()
-    axes.set_xlabel("batch B (images); colour: the nearest batch=")
-    axes.set_ylabel("epochs to 75.9 % top-1")
-    axes.set_title("ImageNet, ResNet-50: MLPerf v1.0 to v4.0", fontsize=11)
-    axes.legend(fontsize=9, loc="upper left")
+    axes.set_xlabel("batch B (images)")
+    axes.set_ylabel("epochs to 75.9 % top-1, log axis")
+    sizes = "LARS: large, the best system of a batch; small, others"
+    axes.set_title(f"ResNet-50 on ImageNet, MLPerf v1.0 to v4.0\n{sizes}", fontsize=10)
 
 
 def draw_curve(axes: Axes, rows: Rows) -> None:
@@ -158,9 +140,11 @@ def draw_curve(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.fill_between(batch, low, high, color=GREY, alpha=0.2, linewidth=0)
+    axes.plot(batch, epochs, "-", color=GREY, linewidth=1.6)
+    axes.axhline(fewest, color=GREY, linestyle=":", linewidth=1.2)
     formula = f"{fewest:.1f} (1 + B / {thousands(float(at['batch']))})"
-    axes.plot(batch, epochs, "-", color=GREY, linewidth=1.6, label=formula)
-    axes.axhline(fewest, color=GREY, linestyle=":", linewidth=1.2, label="perfect scaling")
+    axes.annotate(formula, (float(at["batch"]), float(at["epochs"])), (-14, 14), ha="right", **NEAR)
+    axes.annotate("perfect scaling", (2**17, fewest), (0, -13), ha="right", **NEAR)
 
 
 PLOTS = [Plot("mlperf-epochs", points, draw, (4.8, 4.4))]

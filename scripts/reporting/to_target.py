@@ -14,9 +14,8 @@ from scripts import matrix
 from scripts.matrix import IMAGES, Experiment
 from scripts.records import Record, on_fractals
 from scripts.reporting.critical_batch import Curve, fit, interval, resample
-from scripts.reporting.evidence import DIVISOR, LINES, MARKERS, NAMES, NEAR, lr_of
-from scripts.reporting.mlperf import colour_of, columns
-from scripts.reporting.plot import Plot, Rows
+from scripts.reporting.evidence import DIVISOR, NAMES, lr_of
+from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends, log_axis, mark
 from scripts.reporting.seeds import seeds_of
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 SEEDS = 1 + len(matrix.TARGET_SEEDS)
 CHOOSING = 0  # the seed on which lr was chosen
+STEPS, EPOCHS = (100, 200, 500, 1000, 2000, 5000, 10000), (15, 20, 30, 40, 60, 80, 120)  # ticks
 
 
 @dataclass(frozen=True)
@@ -154,33 +154,31 @@ def plotted(in_steps: bool) -> list[dict[str, object]]:
 
 
 def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
+    ends = []
     for optimizer in matrix.OPTIMIZERS:
         of = [r for r in rows if r["optimizer"] == optimizer]
-        for what, marker in (("run", MARKERS[optimizer]), ("missed", "^")):
-            batch, y = columns([r for r in of if r["what"] == what], "batch", "y")
-            colours = [colour_of(DIVISOR * b) for b in batch]
-            axes.scatter(batch, y, 26, marker=marker, facecolors=colours if optimizer == "lars" else "none",
-                         edgecolors=colours, zorder=3)  # fmt: skip
-        curve = [r for r in of if r["what"] == "curve"]
-        if curve:
-            x, y, low, high = columns(curve, "batch", "y", "low", "high")
-            axes.fill_between(x, low, high, color="#666666", alpha=0.15, linewidth=0)
-            axes.plot(x, y, LINES[optimizer], color="#444444", linewidth=1.6)
-            perfect = [y[0] * (x[0] / b if in_steps else 1) for b in x]
-            axes.plot(x, perfect, ":", color="#999999", linewidth=1)
-            axes.annotate(NAMES[optimizer], (x[-1], y[-1]), (8, -4), **NEAR)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+        batch, y = columns([r for r in of if r["what"] == "run"], "batch", "y")
+        mark(axes, batch, y, optimizer, [colour_of(DIVISOR * b) for b in batch])
+        for missed in (r for r in of if r["what"] == "missed"):
+            at = float(missed["batch"]), float(missed["y"])
+            axes.annotate("", at, (0, 12), textcoords="offset points",
+                          arrowprops={"arrowstyle": "<-", "color": colour_of(DIVISOR * at[0])})  # fmt: skip
+        x, y, low, high = columns([r for r in of if r["what"] == "curve"], "batch", "y", "low", "high")
+        if x:
+            axes.fill_between(x, low, high, color=GREY, alpha=0.15, linewidth=0)
+            axes.plot(x, y, LINES[optimizer], color=GREY, linewidth=1.6)
+            axes.plot(x, [y[0] * (x[0] / b if in_steps else 1) for b in x], ":", color="#999999", linewidth=1)
+            ends.append((x[-1], y[-1], NAMES[optimizer], NEAR["color"]))
     batches = list(matrix.EPOCHS)
+    axes.set_xscale("log", base=2)
     axes.set_xlim(batches[0] / 1.4, 2.2 * batches[-1])  # with room for the names at the curves' ends
-    axes.set_xticks(batches, [f"{images:,}" for images in batches])
-    ticks = (100, 200, 500, 1000, 2000, 5000, 10000) if in_steps else (15, 20, 30, 40, 60, 80, 120)
-    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.set_ylim(0.9 * ticks[0], ticks[-1])
-    axes.minorticks_off()
+    axes.set_xticks(batches, [f"{images:,}" for images in batches], rotation=0 if in_steps else 30)
+    log_axis(axes, STEPS if in_steps else EPOCHS)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("images a step")
     axes.set_ylabel(f"{'steps' if in_steps else 'epochs of images'} to {matrix.TARGET:g} % top-1, each seed")
     axes.set_title("ResNet-8 on fractals (not ImageNet)", fontsize=10)
+    label_ends(axes, ends)
 
 
 PLOTS = [
