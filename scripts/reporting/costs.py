@@ -7,30 +7,58 @@ from typing import TYPE_CHECKING
 
 from scripts.estimate import scaling
 from scripts.estimate.rows import hours_of_rows
-from scripts.reporting.plot import COLOURS, Plot, Rows
+from scripts.reporting.plot import BATCHES, COLOURS, GREY, NEAR, Plot, Rows, columns, label_ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def draw_hours(axes: Axes, rows: Rows) -> None:
-    series = [(key, list(g)) for key, g in itertools.groupby(rows, key=lambda r: (r["machine"], r["batch"]))]
-    styles = dict(zip(dict.fromkeys(row["machine"] for row in rows), ("-", "--", ":", "-."), strict=False))
-    # the longest first: rows take the same time, so that each covers the next one until it ends
-    for (machine, batch), points in reversed(series):
-        gpus, hours = ([float(p[key]) for p in points] for key in ("gpus", "hours"))
-        end = f"{batch}, {machine[0].upper()}{machine[1:]}: to {int(gpus[-1]):,} GPUs"
-        axes.plot(gpus, hours, styles[machine], color=COLOURS[batch], linewidth=1.8, label=end)
-        axes.plot(gpus[-1], hours[-1], "o", color=COLOURS[batch], markersize=5)
-    ticks = sorted({int(row["gpus"]) for row in rows})
+    """Rows of one length take the same time on the same GPUs, so lines are grey, and a row is marked where it ends."""
+    ends: dict[str, tuple[int, float]] = {}
+    # a machine of unknown speed has two names, and is the band between them
+    for machine, of_machine in itertools.groupby(rows, key=machine_of):
+        longest: list[tuple[int, list[float]]] = []
+        for batch, of_batch in itertools.groupby(sorted(of_machine, key=batch_of), key=lambda r: r["batch"]):
+            by_gpus = itertools.groupby(sorted(of_batch, key=gpus_of), key=gpus_of)
+            points = [(gpus, sorted(float(p["hours"]) for p in of_gpus)) for gpus, of_gpus in by_gpus]
+            longest = max(longest, points, key=len)
+            gpus, (fastest, slowest) = [g for g, _ in points], [[h[i] for _, h in points] for i in (0, -1)]
+            if fastest == slowest:
+                axes.plot(gpus, fastest, color=GREY, linewidth=1.6, zorder=2)
+            else:
+                axes.fill_between(gpus, fastest, slowest, color="#dddddd", linewidth=0, zorder=1)
+            line = "o" if fastest == slowest else "-"
+            axes.plot([gpus[-1]] * 2, [fastest[-1], slowest[-1]], line, color=COLOURS[batch], linewidth=2.5)
+            ends[batch] = (gpus[-1], max(slowest[-1], ends[batch][1] if batch in ends else 0))
+        middle, hours = longest[len(longest) // 2]
+        if len(set(hours)) > 1:
+            text = f"{machine.upper()}: from its highest to\nits lowest assumed speed"
+            axes.annotate(text, (middle, hours[0]), (-8, -6), ha="right", va="top", **NEAR)
+        else:
+            axes.annotate(machine.upper(), (middle, hours[0]), (8, 6), **NEAR)
+    ticks = sorted({gpus_of(row) for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set_yscale("log")
     axes.set_yticks([1 / 60, 1 / 6, 1, 10], ["1 min", "10 min", "1 h", "10 h"])
-    axes.set_xlabel("GPUs, as many as share the recipe's micro-batches")
-    axes.set_ylabel("time to the end of training")
+    axes.set_xlabel("GPUs; a row ends at the most that share its micro-batches")
+    axes.set_ylabel("time to the end of training, log axis")
     axes.set_title("ResNet-50 on ImageNet: estimated, not run (docs/plan.md)", fontsize=10)
-    axes.legend(*(reversed(part) for part in axes.get_legend_handles_labels()), fontsize=8)
+    for most in {gpus for gpus, _ in ends.values()}:
+        label_ends(axes, [(*end, f"batch={batch}", COLOURS[batch]) for batch, end in ends.items() if end[0] == most])
+
+
+def machine_of(row: dict[str, str]) -> str:
+    return row["machine"].removesuffix(" at least").removesuffix(" at most")
+
+
+def batch_of(row: dict[str, str]) -> int:
+    return BATCHES[row["batch"]]
+
+
+def gpus_of(row: dict[str, str]) -> int:
+    return int(row["gpus"])
 
 
 def scaling_points() -> list[dict[str, object]]:
@@ -43,24 +71,26 @@ def scaling_points() -> list[dict[str, object]]:
 
 
 def draw_scaling(axes: Axes, rows: Rows) -> None:
-    colours = itertools.cycle(["#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00"])
-    for key, group in itertools.groupby(rows, key=lambda r: (r["who"], r["gpu"], r["precision"])):
-        points, colour = list(group), next(colours)
-        gpus, published_rate, predicted = ([float(p[k]) for p in points] for k in ("gpus", "published", "predicted"))
-        name = f"{key[0].replace('NVIDIA DeepLearningExamples', 'NVIDIA DLE')}, {key[1]}, {key[2]}"
-        axes.plot(gpus, [a / n for a, n in zip(published_rate, gpus, strict=True)], "o", color=colour, label=name)
-        axes.plot(gpus, [a / n for a, n in zip(predicted, gpus, strict=True)], "_-", color=colour, linewidth=1,
-                  markersize=12)  # fmt: skip
+    ends = []
+    for (who, gpu, precision), group in itertools.groupby(rows, key=lambda r: (r["who"], r["gpu"], r["precision"])):
+        points = list(group)
+        gpus, published_rate, predicted = columns(points, "gpus", "published", "predicted")
+        off = [100 * (there / here - 1) for here, there in zip(published_rate, predicted, strict=True)]
+        is_base = [point["is_base"] == "1" for point in points]
+        axes.plot(gpus, off, "-", color=GREY, linewidth=1)
+        axes.scatter(gpus, off, 30, edgecolors=GREY, facecolors=["white" if b else GREY for b in is_base], zorder=3)
+        name = who.replace("NVIDIA DeepLearningExamples", "NVIDIA").replace(" Training", "")
+        ends.append((gpus[-1], off[-1], f"{name}, {gpu}, {precision}", NEAR["color"]))
+    axes.axhline(0, color="#999999", linestyle=":")
     axes.set_xscale("log", base=2)
     ticks = [1, 8, 64, 512, 4096]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
-    axes.set_yscale("log")
-    axes.set_yticks([100, 1000, 10000], ["100", "1,000", "10,000"])
-    axes.set_ylim(80, 25000)
+    axes.set_xlim(0.8, 2**16)
+    axes.yaxis.set_major_formatter(lambda off, _: f"{off:+.0f}" if off else "0")
     axes.set_xlabel("GPUs (in MLPerf with ever fewer images for each, 408 to 16)")
-    axes.set_ylabel("images/s for each GPU")
-    axes.set_title("ResNet-50: published (points) and as the plan's model has it (lines)", fontsize=10)
-    axes.legend(fontsize=8, ncols=2, loc="upper right")
+    axes.set_ylabel("predicted images/s, % above the published")
+    axes.set_title("ResNet-50: what the plan predicts (filled) from the points it starts from (open)", fontsize=10)
+    label_ends(axes, ends)
 
 
 def frontier_plot(points: list[dict[str, object]], noise_scale: float, unit: tuple[str, str]) -> Plot:
