@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scripts.records import FRACTALS_V1, layers, read
-from scripts.reporting.plot import Plot, Rows
+from scripts.reporting.plot import COLOURS, NEAR, Plot, Rows, columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,65 +32,62 @@ def draw_ratios(axes: Axes, rows: Rows) -> None:
     for row in rows:
         table[names.index(row["layer"]), epochs.index(int(row["epoch"]))] = float(row["trust_ratio"])
     picture = axes.imshow(table, aspect="auto", cmap="cividis", norm="log")
-    axes.figure.colorbar(picture, label="trust ratio: what lr is multiplied by", pad=0.02)
+    axes.figure.colorbar(picture, label="trust ratio (what lr is multiplied by), log scale", pad=0.02)
     axes.set_xticks(range(len(epochs)), [str(e) for e in epochs])
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_xlabel("epoch, at its last step")
     axes.grid(False)
     axes.set_title("ResNet-8 on fractals v1, 4,096 images a step, LARS: trust ratio of each layer", fontsize=10)
+
+
+# kinds of tensors, and how to tell them
+KINDS: dict[str, Callable[[str], bool]] = {
+    "convolutions, last layer": lambda name: (
+        name.startswith("fc") or name.endswith("weight") and ("conv" in name or "downsample.0" in name)
+    ),
+    "BatchNorm, scales": lambda name: name.endswith("weight") and ("bn" in name or "downsample.1" in name),
+    "BatchNorm, shifts": lambda name: name.endswith("bias") and not name.startswith("fc"),
+}
 
 
 def norms() -> list[dict[str, object]]:
     """Weight norm over gradient norm of every layer of ResNet-50, before the first and the last step of the warm-up."""
     rows = layers(FRACTALS_V1 / "resnet50-layers")
     steps = {rows[0]["step"], rows[-1]["step"]} if rows else set()
+    places = {name: i for i, name in enumerate(dict.fromkeys(row["layer"] for row in rows))}
     return [
-        {"step": row["step"], "layer": row["layer"],
+        {"kind": next(kind for kind, is_one in KINDS.items() if is_one(row["layer"])), "step": row["step"],
+         "layer": row["layer"], "place": places[row["layer"]],
          "ratio": f"{float(row['weight_norm']) / float(row['gradient_norm']):.6g}"}
         for row in rows if row["step"] in steps
     ]  # fmt: skip
 
 
-# kinds of layers, and how to tell them
-KINDS = {
-    "weight of a convolution": (
-        "o",
-        lambda name: name.endswith("weight") and ("conv" in name or "downsample.0" in name),
-    ),
-    "BatchNorm, scale": ("^", lambda name: name.endswith("weight") and ("bn" in name or "downsample.1" in name)),
-    "BatchNorm, shift": ("v", lambda name: name.endswith("bias") and not name.startswith("fc")),
-    "last layer": ("s", lambda name: name.startswith("fc")),
-}
-
-
 def draw_norms(axes: Axes, rows: Rows) -> None:
-    names = list(dict.fromkeys(row["layer"] for row in rows))
-    for step, colour in zip(sorted({int(row["step"]) for row in rows}), ("#0072B2", "#D55E00"), strict=True):
-        when = "at initialisation" if step == 0 else f"before step {step + 1}, the last of the warm-up"
-        for kind, (marker, is_one) in KINDS.items():
-            points = [
-                (names.index(row["layer"]), float(row["ratio"]))
-                for row in rows
-                if int(row["step"]) == step and is_one(row["layer"]) and float(row["ratio"]) > 0
-            ]
-            if points:
-                layers, ratios = zip(*points, strict=True)
-                axes.scatter(layers, ratios, marker=marker, s=16, color=colour, alpha=0.8, linewidth=0,
-                             label=f"{kind}, {when}")  # fmt: skip
+    for step in sorted({int(row["step"]) for row in rows}):
+        of = [row for row in rows if int(row["step"]) == step and float(row["ratio"]) > 0]
+        if not of:
+            continue
+        places, values = columns(of, "place", "ratio")
+        axes.scatter(places, values, 20, edgecolors=COLOURS["32k"], facecolors=COLOURS["32k"] if step else "white")
+        when, at = (f"before step {step + 1}", (0.97, 0.95)) if step else ("at initialisation", (0.8, 0.27))
+        axes.annotate(when, at, (0, 0), xycoords="axes fraction", ha="right", **NEAR)
+        for row in of:
+            if step == 0 and row["layer"] in ("conv1.weight", "fc.weight"):
+                ha, x = ("left", 7) if row["layer"] == "conv1.weight" else ("right", -7)
+                end = (int(row["place"]), float(row["ratio"]))
+                axes.annotate(row["layer"].split(".")[0], end, (x, -4), ha=ha, **NEAR)
+    stages = {row["layer"][5]: int(row["place"]) for row in reversed(rows) if row["layer"].startswith("layer")}
     axes.set_yscale("log")
-    parts = {name.split(".")[0]: i for i, name in reversed(list(enumerate(names)))}
-    del parts["bn1"]
-    axes.set_xticks(list(parts.values()), list(parts), ha="left")
-    axes.get_xticklabels()[-1].set_horizontalalignment("right")
-    axes.set_xlabel("parameters in the order of the network")
-    axes.set_ylabel("norm of weights / norm of gradient")
-    axes.set_title(
-        "ResNet-50 on fractals v1, 4,096 images a step, LARS (shifts begin at zero and have no ratio then)", fontsize=10
-    )
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+    axes.set_xticks(list(stages.values()), list(stages))
+    axes.set_xlabel("stage of the network")
+    axes.set_ylabel("norm of weights / norm of gradient, log axis")
+    axes.set_title(rows[0]["kind"], fontsize=10)
+    title = "ResNet-50 on fractals v1, 4,096 images a step, LARS; the warm-up ends with step 25; shifts begin at zero"
+    axes.figure.suptitle(title, fontsize=10)
 
 
 PLOTS = [
-    Plot("fractals-trust-ratios", ratios, draw_ratios, (8, 5.5)),
-    Plot("resnet50-norms", norms, draw_norms, (8, 5.5)),
+    Plot("fractals-trust-ratios", ratios, draw_ratios, (8, 6.5)),
+    Plot("resnet50-norms", norms, draw_norms, (8, 5), by="kind"),
 ]
