@@ -17,27 +17,24 @@ try:
         boards,
         costs,
         critical_batch,
-        evidence,
-        fractals,
-        how_large,
+        fractals_v1,
         imagenet,
-        learn,
         mlperf,
         provenance,
         settings,
         tables,
-        to_target,
         trust_ratios,
     )
+    from scripts.reporting.experiments import accuracy, how_large, learn, to_target
 except ModuleNotFoundError as missing:
     sys.exit(print_error(UserError(f"scripts/report.py needs {missing.name}: pip install -e '.[report]'")))
 
-MODULES = (evidence, to_target, how_large, critical_batch, fractals, trust_ratios, imagenet, mlperf, costs, learn)
+MODULES = (accuracy, to_target, how_large, critical_batch, fractals_v1, trust_ratios, imagenet, mlperf, costs, learn)
 PLOTS = [plot for module in MODULES for plot in module.PLOTS]
 PICTURES = ROOT / "results" / "plots"
 
 TABLES = {
-    ("README.md", "table"): evidence.main_table,
+    ("README.md", "table"): accuracy.main_table,
     ("lars/README.md", "benchmark"): tables.optimizer_table,
     ("docs/data.md", "benchmark"): tables.data_table,
     ("docs/data.md", "index"): tables.index_sentence,
@@ -49,15 +46,15 @@ TABLES = {
     ("results/README.md", "imagenet"): tables.imagenet_table,
     ("results/README.md", "mlperf"): mlperf.systems_table,
     ("results/README.md", "mlperf fits"): mlperf.curves_table,
-    ("results/README.md", "progress"): evidence.progress_table,
-    ("results/README.md", "fractals rows"): evidence.rows_table,
-    ("results/README.md", "fractals row differences"): evidence.row_differences,
-    ("results/README.md", "reference"): evidence.reference_table,
+    ("results/README.md", "progress"): accuracy.progress_table,
+    ("results/README.md", "fractals rows"): accuracy.rows_table,
+    ("results/README.md", "fractals row differences"): accuracy.row_differences,
+    ("results/README.md", "reference"): accuracy.reference_table,
     ("results/README.md", "target"): to_target.table,
     ("results/README.md", "target fits"): to_target.fits_table,
-    ("results/README.md", "tuned"): evidence.tuned_table,
-    ("results/README.md", "fresh"): evidence.fresh_table,
-    ("results/README.md", "fresh differences"): evidence.fresh_differences,
+    ("results/README.md", "tuned"): accuracy.tuned_table,
+    ("results/README.md", "fresh"): accuracy.fresh_table,
+    ("results/README.md", "fresh differences"): accuracy.fresh_differences,
     ("results/fractals-v1/README.md", "rows"): tables.rows_table,
     ("results/fractals-v1/README.md", "lr"): tables.lr_table,
     ("results/fractals-v1/README.md", "best"): tables.best_table,

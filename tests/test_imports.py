@@ -182,7 +182,7 @@ def test_no_module_imports_itself_by_way_of_others():
         ("train.data.decode", "train.config.schema"), ("train.output.mlperf", "train.data.dataset"),
         ("train.output.board", "train.processes.world"), ("train.output.mlperf", "train.config.schema"),
         ("train.engine.loop", "lars"), ("train.engine.finite", "lars.lars"), ("train.engine.loop", "train.output.rows"),
-        ("train.engine.step", "train.data.sources"), ("scripts.reporting.fractals", "scripts.experiments"),
+        ("train.engine.step", "train.data.sources"), ("scripts.reporting.fractals_v1", "scripts.experiments"),
         ("scripts.matrix", "scripts.reporting.tables"), ("train.app", "train.main"), ("scripts.report", "train.main"),
         ("scripts.gpu.in_a_group", "train.main"),
         ("train.config.schema", "train.app"), ("train.app", "scripts.estimate.cost"), ("lars.lars", "train.keys"),

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from scripts.reporting.inference import difference, mean_interval, permutation_p, welch
+from scripts.reporting.experiments.inference import difference, mean_interval, permutation_p, welch
 
 
 def test_a_permutation_test_counts_every_division_of_the_values():

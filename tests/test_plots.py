@@ -7,7 +7,7 @@ import pytest
 
 from scripts import matrix
 from scripts.reporting.drawings import draw_curves, draw_ends
-from scripts.reporting.evidence import DIVISOR
+from scripts.reporting.experiments.accuracy import DIVISOR
 from scripts.reporting.plot import BATCHES, COLOURS, LINES, Plot, colour_of, label_ends
 from train.config.groups import choices
 

@@ -22,7 +22,7 @@ from scripts.records import (
     read,
     spread,
 )
-from scripts.reporting.fractals import MIDDLE_V1
+from scripts.reporting.fractals_v1 import MIDDLE_V1
 
 MISSING = "missing"
 RECIPES_V1 = ("paper", "nus", "mlperf", "goyal", "nesterov")

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 
 from scripts.records import Record, on_fractals
-from scripts.reporting.inference import difference, mean_interval
+from scripts.reporting.experiments.inference import difference, mean_interval
 
 TESTED = 5  # seeds a side that a test needs: five against five can reach p = 0.008, four against four 0.029
 

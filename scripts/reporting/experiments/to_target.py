@@ -14,9 +14,9 @@ from scripts import matrix
 from scripts.matrix import IMAGES, Experiment
 from scripts.records import Record, on_fractals
 from scripts.reporting.critical_batch import Curve, fit, interval, resample
-from scripts.reporting.evidence import DIVISOR, NAMES, lr_of
+from scripts.reporting.experiments.accuracy import DIVISOR, NAMES, lr_of
+from scripts.reporting.experiments.seeds import seeds_of
 from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends, log_axis, mark
-from scripts.reporting.seeds import seeds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

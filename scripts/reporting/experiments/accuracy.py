@@ -7,13 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from scripts import matrix
-from scripts.matrix import IMAGES
 from scripts.records import PRESETS, PUBLISHED_OPTIMIZER, Record, on_fractals, on_imagenet, published
 from scripts.reporting import drawings
+from scripts.reporting.experiments.seeds import Seeds, differences_table, seeds_of
 from scripts.reporting.plot import Plot, Rows, log_axis
-from scripts.reporting.seeds import Seeds, differences_table, seeds_of
 from train.config.compose import compose
-from train.data.dataset import ILSVRC_2012
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from scripts.records import Record, layers, on_fractals
-from scripts.reporting.evidence import NAMES
+from scripts.reporting.experiments.accuracy import NAMES
 from scripts.reporting.plot import COLOURS, LINES, NEAR, Plot, Rows, columns, log_axis
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from scripts import matrix
 from scripts.estimate.frontier import median_scale
 from scripts.records import Record, on_fractals
-from scripts.reporting.evidence import DIVISOR, NAMES, cpu_of, lr_of, top1_cell
+from scripts.reporting.experiments.accuracy import DIVISOR, NAMES, cpu_of, lr_of, top1_cell
+from scripts.reporting.experiments.seeds import Seeds, differences_table, seeds_of
+from scripts.reporting.experiments.to_target import critical_batch, curves
 from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends
-from scripts.reporting.seeds import Seeds, differences_table, seeds_of
-from scripts.reporting.to_target import critical_batch, curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
