@@ -107,7 +107,7 @@ def frontier_plot(points: list[dict[str, object]], noise_scale: float, unit: tup
             text, at = f"{int(row['gpus']):,} x {int(row['batch']):,}", (float(row["hours"]), float(row[key]))
             axes.annotate(text, at, textcoords="offset points", xytext=(6, 4), fontsize=7)
         own = next(row for row in rows if row["own"] == "1")
-        axes.plot(float(own["hours"]), float(own[key]), "D", color="#D55E00", markersize=8, label="measured: this run")
+        axes.plot(float(own["hours"]), float(own[key]), "D", color="#D55E00", markersize=8, label="this run")
         # the first point beyond it
         above = [i for i, row in enumerate(fastest) if int(row["batch"]) >= noise_scale]
         if above:
