@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from omegaconf import OmegaConf
 from yaml import YAMLError
 

@@ -16,6 +16,11 @@ that are not committed is refused: nobody could repeat its figures.
 import argparse
 import importlib
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.benchmarks.figures import clean_commit
 from train.errors import UserError, print_error

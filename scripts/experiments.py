@@ -26,6 +26,10 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from scripts.matrix import GROUPS, RUNS, Experiment
 from scripts.records import ROOT, file_run
 from train.cores import cores

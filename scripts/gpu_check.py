@@ -32,6 +32,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from train.errors import UserError, print_error
 
 if TYPE_CHECKING:

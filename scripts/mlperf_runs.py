@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from scripts.records import OTHERS, csv_text
 from train.errors import UserError, print_error
 

@@ -18,6 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import hydra
 
 from train.config.compose import compose, default_name

@@ -15,6 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from scripts.records import ROOT, file_run
 from train.config.compose import compose
 from train.data import fractals

@@ -8,6 +8,11 @@ Pictures are drawn again only when their data, the CSV file beside each, have ch
 
 import argparse
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.records import ROOT
 from train.errors import UserError, print_error

@@ -23,6 +23,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from scripts.records import ROOT
 from train.errors import Stopped
 from train.output import checkpoint, environment

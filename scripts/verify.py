@@ -12,6 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    # imports come from this checkout, also where another one is installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from train.errors import UserError, print_error
 
 try:
