@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, script
+from tests.helpers import ROOT, image_folder, script
 from tests.test_imports import PACKAGES
 
 PATHS = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
@@ -34,4 +34,10 @@ def elsewhere(tmp_path: Path) -> dict[str, object]:
 
 def test_a_script_imports_its_own_checkout(elsewhere: dict[str, object]):
     done = script("mlperf_runs", "--help", **elsewhere)
+    assert done.returncode == 0, done.stderr
+
+
+def test_processes_that_decode_import_it_too(elsewhere: dict[str, object], tmp_path: Path):
+    image_folder(tmp_path / "images")
+    done = script("check_data", tmp_path / "images", "--decode", "--workers", "1", **elsewhere)
     assert done.returncode == 0, done.stderr
