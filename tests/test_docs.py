@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 import train
+from lars import split_parameters
 from tests.helpers import ROOT
 
 RECORDS = sorted((ROOT / "results").glob("fractals*/*/*/result.json"))
@@ -28,6 +29,16 @@ def test_the_training_loop_of_the_readme_of_lars_runs():
     values: dict[str, Any] = {}
     exec(code, values)
     assert values["scheduler"].get_last_lr()[0] < 1e-3 and torch.isfinite(values["loss"])
+
+
+def test_the_two_forms_of_groups_in_coming_from_differ_in_what_is_adapted_alone():
+    table = (ROOT / "lars" / "README.md").read_text().split("## Coming from")[1]
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+    values: dict[str, Any] = {"split_parameters": split_parameters, "model": model, "weight_decay": 1e-4}
+    exec(table.split("```python\n")[1].split("```")[0], values)
+    forms = [[(g["lars"], g["weight_decay"], len(g["params"])) for g in values[n]] for n in ("excluded", "all_adapted")]
+    assert forms == [[(True, 1e-4, 1), (False, 0.0, 3)], [(True, 1e-4, 1), (True, 0.0, 3)]]
+    assert not re.search(r"LarsSGD\((?!excluded|all_adapted)", table.partition("## Works with")[0])
 
 
 @pytest.mark.slow  # .ci/run runs the program itself
