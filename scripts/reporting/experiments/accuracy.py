@@ -53,7 +53,7 @@ def main_table() -> str:
     if any(on_imagenet(*row) for row in matrix.ROWS):
         ours["ImageNet"] = {row: [r.last for r in on_imagenet(*row)] for row in matrix.ROWS}
     columns = ["`batch=`", "optimizer, lr", "ImageNet, published", *(f"{data}, ours: mean (seeds)" for data in ours)]
-    columns.append("fractals: updates; share of the images in a step; ImageNet batch of as many updates")
+    columns.append("updates there; share of the images in a step; ImageNet batch of as many updates")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for preset, optimizer in sorted(matrix.ROWS, key=lambda row: (PRESETS[row[0]], row[1])):
         lr = compose("data=imagenet", f"batch={preset}", f"optimizer={optimizer}").optimizer.lr
