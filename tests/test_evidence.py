@@ -11,7 +11,7 @@ import pytest
 
 from scripts import matrix, records, report
 from scripts.matrix import IMAGES, Experiment
-from scripts.verification import tables
+from scripts.verification import accuracy, cells, curves, how_large, tables, to_target
 
 V2 = "results/README.md"
 NAMES = ["fractals rows", "fractals row differences", "reference", "target", "target fits", "tuned", "fresh",
@@ -26,12 +26,13 @@ def fractals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     monkeypatch.setattr(records, "FRACTALS", folder)
     monkeypatch.setattr(matrix, "RECORDS", folder)
-    monkeypatch.setattr(tables, "V2", folder)
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    for module in (accuracy, to_target, how_large):
+        monkeypatch.setattr(module, "V2", folder)
+    monkeypatch.setattr(cells, "ROOT", tmp_path)
     monkeypatch.setattr(tables, "TABLES", {(V2, name): tables.TABLES[V2, name] for name in NAMES})
     # a smaller bootstrap, whose bounds are less exact
-    monkeypatch.setattr(tables, "resampled", partial(tables.resampled, count=100))
-    monkeypatch.setattr(tables, "BOOTSTRAP", 0.25)
+    monkeypatch.setattr(to_target, "resampled", partial(curves.resampled, count=100))
+    monkeypatch.setattr(curves, "BOOTSTRAP", 0.25)
     records.on_fractals.cache_clear()
     yield folder
     records.on_fractals.cache_clear()
@@ -97,7 +98,7 @@ def page(fractals: Path) -> dict[str, list[list[str]]]:
         report.rebuilt(f"<!-- {name} -->\n<!-- /{name} -->", name, report.TABLES[V2, name]()) for name in NAMES
     )
     (fractals.parent / "README.md").write_text(text)
-    return {name: [list(row) for row in tables.shown(V2, name)] for name in NAMES}
+    return {name: [list(row) for row in cells.shown(V2, name)] for name in NAMES}
 
 
 def test_with_all_runs_done_the_second_look_agrees_on_every_cell(fractals: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.verification import manifest, reference, runs, tables
+from scripts.verification import accuracy, manifest, reference, runs, tables
 from tests.helpers import ROOT
 from train.errors import UserError
 
@@ -91,7 +91,7 @@ def test_one_digit_of_every_table_and_of_every_plot_is_found(copy: Path):
 
 def test_a_row_that_was_deleted_is_found(monkeypatch: pytest.MonkeyPatch):
     of_page = list(tables.shown("results/README.md", "fractals rows"))
-    monkeypatch.setattr(tables, "TABLES", {("results/README.md", "fractals rows"): tables.rows})
+    monkeypatch.setattr(tables, "TABLES", {("results/README.md", "fractals rows"): accuracy.rows})
     monkeypatch.setattr(tables, "shown", lambda page, name: of_page[:-1])
     (fault,) = tables.faults()
     assert "its rows are not" in fault
