@@ -218,21 +218,18 @@ def again(group: str, name: str, of: Experiment, seed: int, *more: str) -> Exper
 
 def fresh() -> Iterator[Experiment]:
     """(c) continued: the best of each with five seeds that no choice has seen, and two variants of LARS there."""
+    bests = {kind: best for kind in KINDS if (best := best_of(kind))}
     for seed in FRESH_SEEDS:
-        for kind in KINDS:
-            if best := best_of(kind):
-                yield again("fresh", kind, best, seed)
-        if best := best_of("lars"):
-            for name, override in VARIANTS.items():
-                yield again("fresh", name, best, seed, override)
+        yield from (again("fresh", kind, best, seed) for kind, best in bests.items())
+        if best := bests.get("lars"):
+            yield from (again("fresh", name, best, seed, override) for name, override in VARIANTS.items())
 
 
 def longer() -> Iterator[Experiment]:
-    """(d) The best SGD, with or without Nesterov, and the best LARS of (c), for twice as many epochs."""
+    """(d) The best LARS of (c), and the best SGD, with or without Nesterov, for twice as many epochs."""
+    bests = {kind: best for kind in longer_kinds() if (best := best_of(kind))}
     for seed in LONGER_SEEDS:
-        for kind in longer_kinds():
-            if best := best_of(kind):
-                yield again("longer", kind, best, seed, f"epochs={LONGER_EPOCHS}")
+        yield from (again("longer", kind, best, seed, f"epochs={LONGER_EPOCHS}") for kind, best in bests.items())
 
 
 def longer_kinds() -> tuple[str, ...]:

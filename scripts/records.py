@@ -62,6 +62,11 @@ class Record:
         return self.result
 
     @property
+    def ended(self) -> dict[str, Any]:
+        """What was written at its end: ``result``, or that it diverged, with the same conditions."""
+        return self.result or json.loads((self.folder / "diverged.json").read_text())  # type: ignore[no-any-return]
+
+    @property
     def last(self) -> float:
         """Top-1 after the last epoch, in percent."""
         return float(self.reached["last_top1"])

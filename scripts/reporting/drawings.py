@@ -13,7 +13,7 @@ from train.data.dataset import ILSVRC_2012
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EPOCHS = 90
+ROW_EPOCHS = 90
 STEP = "images a step and their share of the training set; updates; the ImageNet batch with as many updates"
 MEDIAN_OF = 5  # seeds; of fewer, the median is hardly more than one of them
 
@@ -34,25 +34,25 @@ def draw_curves(axes: Axes, rows: Rows, key: str) -> None:
         if has_median:
             medians = [statistics.median(at) for at in zip(*(values for _, values in runs), strict=True)]
             axes.plot(epochs, medians, LINES[optimizer], color=COLOURS[batch], linewidth=1.5)
-        last = [value for _, values in runs for value in values[-EPOCHS // 5 :]]
+        last = [value for _, values in runs for value in values[-ROW_EPOCHS // 5 :]]
         ends[optimizer] = (statistics.median(values[-1] for _, values in runs), max(last), min(last))
     # values fall: there is room above the end of the upper ones and below that of the lower ones
     for optimizer, (end, highest, lowest) in ends.items():
         is_upper = end == max(ends.values())[0]
-        axes.annotate(optimizer.upper(), (EPOCHS, highest if is_upper else lowest), (0, 5 if is_upper else -5),
+        axes.annotate(optimizer.upper(), (ROW_EPOCHS, highest if is_upper else lowest), (0, 5 if is_upper else -5),
                       ha="right", va="bottom" if is_upper else "top", **NEAR)  # fmt: skip
     axes.set_title(f"batch={batch}", fontsize=10)
     axes.margins(y=0.12)  # with room for the lower name
-    axes.set_xlim(0, EPOCHS)
+    axes.set_xlim(0, ROW_EPOCHS)
     axes.set_xticks([0, 30, 60, 90])
     axes.set_xlabel("epoch")
 
 
 def what_a_step_is(images: int) -> dict[str, object]:
     """Updates in 90 epochs on fractals, percent of the training images in one, and ImageNet's batch of as many."""
-    updates = IMAGES // images * EPOCHS
+    updates = IMAGES // images * ROW_EPOCHS
     return {"updates": updates, "share": f"{100 * images / IMAGES:.2g}",
-            "imagenet": round(ILSVRC_2012[0] * EPOCHS / updates)}  # fmt: skip
+            "imagenet": round(ILSVRC_2012[0] * ROW_EPOCHS / updates)}  # fmt: skip
 
 
 def step_ticks(rows: Rows) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The tables of the noise scale, of a batch that grows, and of VR-LARS."""
 
+import json
 import math
 from pathlib import Path
 
@@ -36,15 +37,18 @@ def noise(row: Row) -> Row:
 
 def without(folder: Path) -> str:
     """What the log of ``folder`` is of that of the same run without the measurement."""
-    other = next(p for group in ("rows", "target") if (p := V2 / group / folder.name).exists())
+    twins = [p for group in ("rows", "target") if (p := V2 / group / folder.name).exists()]
+    if not twins:
+        return "missing"
     seen, cpus = [], []
-    for p in (folder, other):
-        _, lines, result = load(p)
-        seen.append([tuple(line[k] for k in ("epoch", "step", "train_loss", "val_loss", "val_top1")) for line in lines])
-        cpus.append(result["hardware"]["cpu"].partition(" ")[0] if result else "")
+    keys = ("epoch", "step", "train_loss", "val_loss", "val_top1")
+    for p in (folder, twins[0]):
+        seen.append([tuple(line[key] for key in keys) for line in load(p)[1]])
+        ended_with = next(q for name in ("result.json", "diverged.json") if (q := p / name).exists())
+        cpus.append(json.loads(ended_with.read_text())["hardware"]["cpu"].partition(" ")[0])
     if seen[0] == seen[1]:
         return "equal"
-    return "differs" if cpus[0] == cpus[1] or not all(cpus) else "other CPU"
+    return "differs" if cpus[0] == cpus[1] else "other CPU"
 
 
 GROWING = {"1,024 throughout": ("rows", "8k-lars"), "1,024, from epoch 15 on 4,096": ("growth", "growing"),

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 
-from scripts.verification import accuracy, how_large, mlperf, to_target, version1
+from scripts.verification import accuracy, fractals_v1, how_large, mlperf, to_target
 from scripts.verification.cells import PRESETS, Row, shown
 
 TABLES: dict[tuple[str, str], Callable[[Row], Row]] = {
@@ -23,11 +23,11 @@ TABLES: dict[tuple[str, str], Callable[[Row], Row]] = {
     ("results/README.md", "variance differences"): how_large.variance_differences,
     ("results/README.md", "mlperf"): mlperf.table,
     ("results/README.md", "mlperf fits"): mlperf.fits,
-    ("results/fractals-v1/README.md", "rows"): version1.rows,
-    ("results/fractals-v1/README.md", "lr"): version1.lr,
-    ("results/fractals-v1/README.md", "best"): version1.best,
-    ("results/fractals-v1/README.md", "recipes"): version1.recipes,
-    ("results/fractals-v1/README.md", "resnet50"): version1.resnet50,
+    ("results/fractals-v1/README.md", "rows"): fractals_v1.rows,
+    ("results/fractals-v1/README.md", "lr"): fractals_v1.lr,
+    ("results/fractals-v1/README.md", "best"): fractals_v1.best,
+    ("results/fractals-v1/README.md", "recipes"): fractals_v1.recipes,
+    ("results/fractals-v1/README.md", "resnet50"): fractals_v1.resnet50,
 }
 
 

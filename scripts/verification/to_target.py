@@ -77,7 +77,8 @@ def fits(row: Row) -> Row:
     counts = [f"{len(points)} of {sum(map(len, runs.values()))}", str(len({b for b, _ in points}))]
     waiting = sum(len(of) < 3 for of in runs_at_best(optimizer, True).values())
     if waiting or len({b for b, _ in points}) < 3:
-        return [*row[:2], *counts, f"waits for {waiting} batches", "-", "-"]
+        why = f"waits for {waiting} batches" if waiting else "fewer than 3 batches reached it"
+        return [*row[:2], *counts, why, "-", "-"]
     fewest, critical = curve(points)
     many = resampled(points)
     fewest_steps = [f * IMAGES / c for f, c in many]

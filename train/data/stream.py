@@ -199,7 +199,7 @@ def _fork_server() -> ForkServerContext:
     workers: the fork server does not have this process's sys.path, and may find those of another checkout.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "torch.utils.data", "simplejpeg", "PIL.Image", "tqdm"])
+    context.set_forkserver_preload(["torch.utils.data", "simplejpeg", "PIL.Image", "tqdm"])
     return context
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from scripts import matrix
+from scripts.matrix import lr_of
 from scripts.records import PRESETS, PUBLISHED_OPTIMIZER, Record, on_fractals, on_imagenet, published
 from scripts.reporting import drawings
 from scripts.reporting.experiments.seeds import Seeds, differences_table, seeds_of
@@ -31,7 +32,7 @@ def progress_table() -> str:
         asked = list(matrix.GROUPS[group]())
         done = [e for e in asked if e.is_done]
         diverged = sum(e.result is None for e in done)
-        cpus = Counter(cpu for r in on_fractals(group).values() if r.result and (cpu := cpu_of(r)))
+        cpus = Counter(map(cpu_of, on_fractals(group).values()))
         on = ", ".join(f"{cpu}: {n}" for cpu, n in sorted(cpus.items())) or "-"
         lines.append(f"| {label} `{group}` | {len(done)} | {len(asked) or 'waits'} | {diverged} | {on} |")
     return "\n".join(lines)
@@ -39,7 +40,7 @@ def progress_table() -> str:
 
 def cpu_of(run: Record) -> str:
     """The make of its CPU: "Xeon" or "EPYC"."""
-    name = str(run.reached["hardware"]["cpu"])
+    name = str(run.ended["hardware"]["cpu"])
     return next((make for make in ("Xeon", "EPYC") if make in name), name)
 
 
@@ -121,10 +122,6 @@ def row_differences() -> str:
     return differences_table(pairs)
 
 
-def lr_of(name: str) -> str:
-    return name.partition("-lr")[2].partition("-")[0]
-
-
 def tuned_table() -> str:
     """(c): the trials, on selection; the best of each kind in bold."""
     lines = ["| optimizer | warm-up, epochs | top-1 % on selection by lr, seed 0 |", "|---|---|---|"]
@@ -135,7 +132,7 @@ def tuned_table() -> str:
             cells = []
             for e in (e for e in trials if e.is_done):
                 edge = " (edge)" if e in (trials[0], trials[-1]) else ""
-                cell = f"{lr_of(e.name)}: {top1_cell(e)}"
+                cell = f"{lr_of(e):g}: {top1_cell(e)}"
                 cells.append(f"**{cell}{edge}**" if e == best else cell)
             lines.append(f"| {NAMES[kind]} | {warmup} | {', '.join(cells) or 'missing'} |")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scripts import matrix
 from scripts.estimate.frontier import median_scale
 from scripts.records import Record, on_fractals
-from scripts.reporting.experiments.accuracy import DIVISOR, NAMES, cpu_of, lr_of, top1_cell
+from scripts.reporting.experiments.accuracy import DIVISOR, NAMES, cpu_of, top1_cell
 from scripts.reporting.experiments.seeds import Seeds, differences_table, seeds_of
 from scripts.reporting.experiments.to_target import critical_batch, curves
 from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends
@@ -69,12 +69,17 @@ def same_as_without(runs: list[Record]) -> str:
     """Whether the log of each is that of the same run without the measurement; other CPUs round differently."""
     cells = []
     for run in runs:
-        other = next(found for group in ("rows", "target") if (found := on_fractals(group).get(run.folder.name)))
-        keys = ("step", "train_loss", "val_loss", "val_top1")
-        same = [[row[k] for k in keys] for row in run.rows] == [[row[k] for k in keys] for row in other.rows]
-        on_other = other.result and cpu_of(run) != cpu_of(other)
-        cells.append("equal" if same else "other CPU" if on_other else "differs")
+        twins = (on_fractals(group).get(run.folder.name) for group in ("rows", "target"))
+        other = next(filter(None, twins), None)
+        cells.append("missing" if other is None else compared(run, other))
     return ", ".join(cells) or "-"
+
+
+def compared(run: Record, other: Record) -> str:
+    keys = ("step", "train_loss", "val_loss", "val_top1")
+    if [[row[k] for k in keys] for row in run.rows] == [[row[k] for k in keys] for row in other.rows]:
+        return "equal"
+    return "differs" if cpu_of(run) == cpu_of(other) else "other CPU"
 
 
 def noise_points() -> list[dict[str, object]]:
@@ -153,10 +158,10 @@ def variance_table() -> str:
     for preset in matrix.VARIANCE_PRESETS:
         for kind, name in VARIANCE_NAMES.items():
             trials = matrix.variance_trials(preset, kind)
-            by_lr = ", ".join(f"{lr_of(e.name)}: {top1_cell(e)}" for e in trials if e.is_done) or "missing"
+            by_lr = ", ".join(f"{matrix.lr_of(e):g}: {top1_cell(e)}" for e in trials if e.is_done) or "missing"
             best = matrix.best_once_done(trials)
             edge = " (edge)" if best in (trials[0], trials[-1]) else ""
-            lr = f"{lr_of(best.name)}{edge}" if best else "-"
+            lr = f"{matrix.lr_of(best):g}{edge}" if best else "-"
             lines.append(f"| `{preset}` | {name} | {by_lr} | {lr} | {variance_seeds(preset, kind).cells()} |")
     return "\n".join(lines)
 

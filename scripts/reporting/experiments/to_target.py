@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts import matrix
-from scripts.matrix import IMAGES, Experiment
+from scripts.matrix import IMAGES, Experiment, lr_of
 from scripts.records import Record, on_fractals
 from scripts.reporting.critical_batch import Curve, fit, interval, resample
-from scripts.reporting.experiments.accuracy import DIVISOR, NAMES, lr_of
+from scripts.reporting.experiments.accuracy import DIVISOR, NAMES
 from scripts.reporting.experiments.seeds import seeds_of
 from scripts.reporting.plot import GREY, LINES, NEAR, Plot, Rows, colour_of, columns, label_ends, log_axis, mark
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 SEEDS = 1 + len(matrix.TARGET_SEEDS)
 CHOOSING = 0  # the seed on which lr was chosen
-STEPS, EPOCHS = (100, 200, 500, 1000, 2000, 5000, 10000), (15, 20, 30, 40, 60, 80, 120)  # ticks
+FITTED = 3  # batches that a curve of two numbers needs at least, so that it can be wrong
+STEP_TICKS, EPOCH_TICKS = (100, 200, 500, 1000, 2000, 5000, 10000), (15, 20, 30, 40, 60, 80, 120)
 
 
 @dataclass(frozen=True)
@@ -75,30 +77,37 @@ def table() -> str:
     ]
     for of_batch in zip(*map(points, matrix.OPTIMIZERS), strict=True):
         for p in of_batch:
-            trials = {lr_of(e.name): on_fractals("target")[e.name] for e in p.tried if e.is_done}
+            trials = {f"{lr_of(e):g}": on_fractals("target")[e.name] for e in p.tried if e.is_done}
             by_lr = ", ".join(f"{lr}: {steps(run)}" for lr, run in trials.items()) or "missing"
             is_edge = p.best in (p.tried[0], p.tried[-1])
-            best = lr_of(p.best.name) + (" (edge)" if is_edge else "") if p.best else "-"
+            best = f"{lr_of(p.best):g}" + (" (edge)" if is_edge else "") if p.best else "-"
             each = ", ".join(map(steps, p.runs)) or "missing"
             epochs = f"{statistics.mean(map(p.epochs, p.reached)):.1f}" if p.reached else "-"
             lines.append(f"| {p.images:,} | {NAMES[p.optimizer]} | {by_lr} | {best} | {each} | {epochs} |")
     return "\n".join(lines)
 
 
-def batches_and_epochs(optimizer: str, chose: bool = True) -> tuple[list[int], list[float]] | None:
-    """Images a step, and epochs of images to the target, of each run that is fitted; without the seed that chose lr
-    unless ``chose``. None as long as a point is not complete, or where fewer than three batches reached the target."""
-    of = points(optimizer)
-    runs = [(p, r) for p in of for r in p.reached if chose or r.config.seed != CHOOSING]
-    if not all(p.is_whole for p in of) or len({p.images for p, _ in runs}) < 3:
-        return None
-    return [p.images for p, _ in runs], [p.epochs(r) for p, r in runs]
+def runs_at_best(optimizer: str, chose: bool = True) -> list[tuple[Point, Record]]:
+    """Those that are done; without the seed that chose lr unless ``chose``."""
+    return [(p, r) for p in points(optimizer) for r in p.runs if chose or r.config.seed != CHOOSING]
+
+
+def waits(optimizer: str, chose: bool = True) -> str:
+    """Why there is no fit yet; empty if there is one."""
+    missing = sum(not p.is_whole for p in points(optimizer))
+    if missing:
+        return f"waits for {missing} batches"
+    reached = {p.images for p, r in runs_at_best(optimizer, chose) if r in p.reached}
+    return "" if len(reached) >= FITTED else f"fewer than {FITTED} batches reached it"
 
 
 def curves(optimizer: str, chose: bool = True) -> tuple[Curve, Curve] | None:
-    """The fit, and its resamples."""
-    fitted = batches_and_epochs(optimizer, chose)
-    return (fit(*fitted), resample(*fitted)) if fitted else None
+    """The fit to the runs that reached the target, and its resamples; None where ``waits`` has a reason."""
+    if waits(optimizer, chose):
+        return None
+    runs = [(p, r) for p, r in runs_at_best(optimizer, chose) if r in p.reached]
+    batch, epochs = [p.images for p, _ in runs], [p.epochs(r) for p, r in runs]
+    return fit(batch, epochs), resample(batch, epochs)
 
 
 def with_bounds(shape: str, of: Callable[[Curve], Any], one: Curve, many: Curve) -> str:
@@ -117,18 +126,17 @@ def fits_table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for optimizer in matrix.OPTIMIZERS:
-        of = points(optimizer)
-        for chose in (True, False):
-            runs = [r for p in of for r in p.runs if chose or r.config.seed != CHOOSING]
-            reached = [(p.images, r) for p in of for r in p.reached if r in runs]
-            cells = [f"{len(reached)} of {len(runs)}", str(len({images for images, _ in reached}))]
+        for chose, seeds in ((True, "all"), (False, " and ".join(map(str, matrix.TARGET_SEEDS)))):
+            runs = runs_at_best(optimizer, chose)
+            reached = [p.images for p, r in runs if r in p.reached]
+            cells = [seeds, f"{len(reached)} of {len(runs)}", str(len(set(reached)))]
             if found := curves(optimizer, chose):
                 cells += [with_bounds("{:,.0f}", lambda curve: curve.fewest_steps(IMAGES), *found),
                           with_bounds("{:.1f}", lambda curve: curve.fewest_epochs, *found),
                           critical_batch(*found)]  # fmt: skip
             else:
-                cells += [f"waits for {sum(not p.is_whole for p in of)} batches", "-", "-"]
-            lines.append(f"| {NAMES[optimizer]} | {'all' if chose else '1 and 2'} | {' | '.join(cells)} |")
+                cells += [waits(optimizer, chose), "-", "-"]
+            lines.append(f"| {NAMES[optimizer]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -157,8 +165,11 @@ def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
     ends = []
     for optimizer in matrix.OPTIMIZERS:
         of = [r for r in rows if r["optimizer"] == optimizer]
-        batch, y = columns([r for r in of if r["what"] == "run"], "batch", "y")
-        mark(axes, batch, y, optimizer, [colour_of(DIVISOR * b) for b in batch])
+        for _, runs in itertools.groupby((r for r in of if r["what"] == "run"), key=lambda r: r["batch"]):
+            batch, y = columns(list(runs), "batch", "y")
+            beside = [b * 2 ** (0.09 * (k - (len(y) - 1) / 2)) for k, b in enumerate(batch)]
+            mark(axes, beside, y, optimizer, colour_of(DIVISOR * batch[0]))
+            end = (batch[0], y[-1])
         for missed in (r for r in of if r["what"] == "missed"):
             at = float(missed["batch"]), float(missed["y"])
             axes.annotate("", at, (0, 12), textcoords="offset points",
@@ -168,12 +179,13 @@ def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
             axes.fill_between(x, low, high, color=GREY, alpha=0.15, linewidth=0)
             axes.plot(x, y, LINES[optimizer], color=GREY, linewidth=1.6)
             axes.plot(x, [y[0] * (x[0] / b if in_steps else 1) for b in x], ":", color="#999999", linewidth=1)
-            ends.append((x[-1], y[-1], NAMES[optimizer], NEAR["color"]))
+            end = (x[-1], y[-1])
+        ends.append((*end, NAMES[optimizer], NEAR["color"]))
     batches = list(matrix.EPOCHS)
     axes.set_xscale("log", base=2)
     axes.set_xlim(batches[0] / 1.4, 2.2 * batches[-1])  # with room for the names at the curves' ends
     axes.set_xticks(batches, [f"{images:,}" for images in batches], rotation=0 if in_steps else 30)
-    log_axis(axes, STEPS if in_steps else EPOCHS)
+    log_axis(axes, STEP_TICKS if in_steps else EPOCH_TICKS)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("images a step")
     axes.set_ylabel(f"{'steps' if in_steps else 'epochs of images'} to {matrix.TARGET:g} % top-1, each seed")
