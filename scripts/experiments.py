@@ -5,10 +5,10 @@ Usage: python scripts/experiments.py [GROUP] ...                                
 
 ``rows``    each preset as published and with the other optimizer, 90 epochs, five seeds;
 ``target``  steps to 75 % top-1 at six batches, both optimizers, lr searched at each, three seeds at the best;
-``tuned``   SGD, Nesterov SGD and LARS at the largest preset, six trials of lr and warm-up each;
+``tuned``   SGD, Nesterov SGD and LARS at the largest preset, six trials of lr and warm-up each or more;
 ``fresh``   the best of each, LARC, and LARS on weights alone, five fresh seeds;
 ``longer``  the best SGD and LARS for twice as many epochs, three seeds;
-``noise``   runs of ``target`` at the best lr with ``noise_scale=true``, two batches, both optimizers, three seeds;
+``noise``   a row, and runs of ``target`` at the best lr, with ``noise_scale=true``, three seeds each;
 ``growth``  a batch that grows from 1,024 to 4,096 images, and 4,096 throughout, five seeds;
 ``variance``  VR-LARS and LARS at the two largest presets, three trials of lr, five fresh seeds at the best;
 ``learn``  the three experiments of ``docs/learn.md``.

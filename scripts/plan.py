@@ -3,7 +3,7 @@
 Usage: python scripts/plan.py batch=32k data=imagenet machine=h100 machine.gpus=[8,64]     one run
        python scripts/plan.py [overrides] [--plot FILE.png]      all rows of a recipe on ILSVRC-2012, as a table
        python scripts/plan.py --from runs/NAME [--plot FILE.png]      a finished run with noise_scale=true: what the
-                                                                 same point would take and cost on 1 to 1,024 GPUs
+                                                                 same result would take and cost on 1 to 1,024 GPUs
 
 It takes every override that the app takes, and ``machine=`` and ``machine.`` for the machine. With ``batch=`` it plans
 that run, without it or with ``--plot`` the rows. Nothing is started, and no GPU or image is needed.

@@ -120,6 +120,13 @@ def test_where_a_step_waits_for_gradients_the_fastest_batch_is_larger(tmp_path: 
             assert frontier._point(run, machine, point.gpus, other).hours >= point.hours * (1 - 1e-9)
 
 
+@pytest.mark.parametrize("override", [{"images_per_second": 1e300}, {"inside_gbs": 1e-300}])
+def test_a_machine_of_absurd_speed_still_gets_a_plan(tmp_path: Path, override: dict[str, float]):
+    run = frontier.read(record(tmp_path / "run"))
+    machine = replace(compose_machine(), **{"images_per_second": 1000.0, **override})  # type: ignore[arg-type]
+    assert all(1 <= point.batch <= run.train_images for point in frontier.frontier(run, machine))
+
+
 def test_it_says_the_sentence_and_where_it_extrapolates(tmp_path: Path):
     folder = record(tmp_path / "run", noise_scale_lars=1500.0)
     done = script("plan", "--from", folder, "machine.dollars_per_hour=3", "--plot", tmp_path / "plot.png")

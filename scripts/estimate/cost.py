@@ -24,12 +24,16 @@ class Cost:
 
     gpus: int
     micro: int  # images of a micro-batch
-    step_seconds: float
+    computing_seconds: float  # of a step
     exposed_seconds: float  # of a step, in which a GPU only waits for gradients and statistics
     images_per_second: float  # in training, all GPUs together
     efficiency: float  # of images_per_second, against as many single GPUs
     hours: float  # to the end, evaluations included
     dollars: float | None
+
+    @property
+    def step_seconds(self) -> float:
+        return self.computing_seconds + self.exposed_seconds
 
 
 def all_reduce_seconds(size: float, gpus: int, machine: MachineConfig) -> float:
@@ -92,7 +96,7 @@ def cost_of(plan: Plan, val_images: int, gradients: int, statistics: int, machin
     return Cost(
         gpus=gpus,
         micro=plan.micro,
-        step_seconds=step,
+        computing_seconds=plan.accumulation * computing,
         exposed_seconds=exposed,
         images_per_second=plan.total / step,
         efficiency=plan.accumulation * micro / step,

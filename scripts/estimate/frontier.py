@@ -185,11 +185,9 @@ def frontier(run: Measured, machine: MachineConfig) -> list[Point]:
         if not most:
             break
         one = _cost(run, machine, gpus, 1)
-        # steps fall as 1 + B_c / B and a step takes a (one - exposed) + exposed: the a at which the product is least
-        a = math.sqrt(
-            run.noise_scale * one.exposed_seconds / (gpus * run.micro * (one.step_seconds - one.exposed_seconds))
-        )
-        choices = {min(max(1, n), most) for n in (math.floor(a), math.ceil(a))}
+        # steps fall as 1 + B_c / B and a step takes a computing + exposed: the a at which the product is least
+        a = min(most, math.sqrt(run.noise_scale * one.exposed_seconds / (gpus * run.micro * one.computing_seconds)))
+        choices = {max(1, n) for n in (math.floor(a), math.ceil(a))}
         found.add(min((_point(run, machine, gpus, n) for n in choices), key=lambda point: point.hours))
     return sorted(found, key=lambda point: (point.gpus, point.batch))
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 
-from scripts.verification import accuracy, fractals_v1, how_large, mlperf, to_target
+from scripts.verification import accuracy, fractals_v1, how_large, learn, mlperf, to_target
 from scripts.verification.cells import PRESETS, Row, shown
 
 TABLES: dict[tuple[str, str], Callable[[Row], Row]] = {
@@ -21,6 +21,9 @@ TABLES: dict[tuple[str, str], Callable[[Row], Row]] = {
     ("results/README.md", "growth differences"): how_large.growth_differences,
     ("results/README.md", "variance"): how_large.variance,
     ("results/README.md", "variance differences"): how_large.variance_differences,
+    ("docs/learn.md", "learn 1"): learn.updates,
+    ("docs/learn.md", "learn 2"): learn.warmup,
+    ("docs/learn.md", "learn 3"): learn.layers,
     ("results/README.md", "mlperf"): mlperf.table,
     ("results/README.md", "mlperf fits"): mlperf.fits,
     ("results/fractals-v1/README.md", "rows"): fractals_v1.rows,
@@ -46,6 +49,9 @@ ROWS: dict[tuple[str, str], list[tuple[str, ...]]] = {
     ("results/README.md", "tuned"): [(o, w) for o in ("SGD", "SGD, Nesterov", "LARS") for w in ("5", "15")],
     ("results/README.md", "growth"): [(name,) for name in how_large.GROWING],
     ("results/README.md", "variance"): [(b, o) for b in ("32k", "64k") for o in ("VR-LARS", "LARS")],
+    ("docs/learn.md", "learn 1"): [("256",), ("16k",), ("16k",)],
+    ("docs/learn.md", "learn 2"): [(o, w) for o in ("SGD", "LARS") for w in ("0", "5")],
+    ("docs/learn.md", "learn 3"): [("LARS",), ("SGD",)],
     ("results/README.md", "mlperf fits"): [("all",), ("all that no larger batch beats",), ("8,192 and more",)],
     ("results/fractals-v1/README.md", "rows"): [(b,) for b in PRESETS for _ in range(2)],
 }
