@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.verification import accuracy, manifest, reference, runs, tables
+from scripts.verification import accuracy, manifest, reference, rerun, runs, tables
 from tests.helpers import ROOT
 from train.errors import UserError
 
@@ -105,6 +105,9 @@ def test_a_command_that_its_configuration_does_not_follow_is_found():
     assert runs.of_command("python train/main.py batch=16k optimizer.lr=30 seed=1", config) == [
         "the command has batch=16k, the configuration 32k", "the command has optimizer.lr=30, the configuration 29.0",
     ]  # fmt: skip
+    growing = {"batch": {"grow": [[0, 1024], [15, 4096]]}}
+    assert runs.of_command("python train/main.py 'batch.grow=[[0,1024],[15,4096]]'", growing) == []
+    assert runs.of_command("python train/main.py 'batch.grow=[[0,1024],[15,2048]]'", growing) != []
 
 
 def test_a_prediction_interval_is_that_of_a_textbook():
@@ -139,6 +142,43 @@ def test_a_run_is_judged_by_the_seeds_of_its_own_row(tmp_path: Path, monkeypatch
     assert not holds and "NOT" in line and "\n" not in line
     with pytest.raises(UserError, match="no record has its settings"):
         reference.judge(seeded(tmp_path / "other", 7, 80.2, epochs=30))
+
+
+def test_a_row_whose_seeds_end_far_apart_is_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reference, "FRACTALS", tmp_path)
+    for seed, top1 in enumerate((58.2, 73.9, 72.0)):
+        seeded(tmp_path / "rows", seed, top1)
+    with pytest.raises(UserError, match=r"no useful reference: 3 seeds of 32k-lars had 58\.20 to 73\.90 %"):
+        reference.judge(seeded(tmp_path / "mine", 7, 40.0))
+
+
+def to_target(folder: Path, name: str, seed: int, steps: int, reached: float | None = 75.0) -> Path:
+    run = folder / f"{name}-seed{seed}"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(json.dumps({"seed": seed, "optimizer": {"lr": 4.0}, "batch": {"total": name}}))
+    (run / "log.jsonl").write_text("")
+    result = {"steps": steps, "reached_top1": reached, "data_fingerprint": runs.FINGERPRINTS["fractals"]}
+    (run / "result.json").write_text(json.dumps(result))
+    return run
+
+
+def test_a_run_to_the_target_is_judged_by_its_steps_and_the_relative_spread_of_all_points(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "FRACTALS", tmp_path)
+    for name, steps in {"64-sgd-lr4": (4800, 5120, 4800), "1024-sgd-lr4": (420, 440, 460)}.items():
+        for seed, of_seed in enumerate(steps):
+            to_target(tmp_path / "target", name, seed, of_seed)
+    holds, line = reference.judge(to_target(tmp_path / "good", "1024-sgd-lr4", 7, 430))
+    # 4 degrees of freedom have a t of 4.604; the spread of the logarithms is 0.0416
+    assert holds and "430 steps to the target; 3 seeds of 1024-sgd-lr4 took 420 to 460, so 352 to 548 are" in line
+    assert not reference.judge(to_target(tmp_path / "slow", "1024-sgd-lr4", 7, 560))[0]
+    holds, line = reference.judge(to_target(tmp_path / "missed", "1024-sgd-lr4", 7, 430, None))
+    assert not holds and "the target was missed" in line
+
+
+def test_a_rerun_goes_to_the_first_evaluation_after_two_epochs():
+    every_third = [{"epoch": epoch, "step": 5 * epoch} for epoch in (3, 6, 9)]
+    assert rerun.first_rows(every_third) == every_third[:1]
+    assert rerun.first_rows([{"epoch": epoch} for epoch in (1, 2, 3)]) == [{"epoch": 1}, {"epoch": 2}]
 
 
 def test_a_run_of_a_later_version_is_judged_unless_what_that_added_is_on(tmp_path, monkeypatch):
