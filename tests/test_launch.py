@@ -67,6 +67,20 @@ def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_f
     assert launch(2, [], tmp_path) == code
 
 
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 0)])
+def test_a_worker_that_a_signal_stopped_is_the_cause_whoever_lost_it(tmp_path: Path, monkeypatch, ranks):
+    """The other one may end within the second by which torchrun orders failures."""
+
+    def run(_settings: object) -> None:
+        lost, stopped = ranks
+        raise ChildFailedError(
+            "main.py", {lost: ProcessFailure(lost, 1, 2, "none"), stopped: ProcessFailure(stopped, 2, 75, "none")}
+        )
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    assert launch(2, [], tmp_path) == 75
+
+
 def test_each_job_of_a_sweep_over_nproc_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     threads = []
     monkeypatch.delenv("OMP_NUM_THREADS")

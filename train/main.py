@@ -134,6 +134,9 @@ def note_job(config: Config, overrides: list[str]) -> None:
 
 def start(config: Config, overrides: list[str]) -> int:
     """Train or evaluate, here or in processes of their own; the exit code."""
+    from train.processes.signals import StopRequest
+
+    stop = StopRequest()
     # torch takes seconds to import, so only once the configuration is checked
     import torch
 
@@ -141,11 +144,9 @@ def start(config: Config, overrides: list[str]) -> int:
     from train.engine.precision import native_precision
     from train.processes import launch
     from train.processes.limits import raise_open_files
-    from train.processes.signals import StopRequest
     from train.processes.world import under_torchrun
 
     raise_open_files()
-    stop = StopRequest()
     if not under_torchrun():
         processes, remark = launch.process_count(config.nproc, config.batch, torch.cuda.device_count())
         if remark:

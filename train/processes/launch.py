@@ -55,7 +55,8 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         # The first failure is the cause. A worker that was ended because of the others has a negative code.
         codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
         if own := [code for code in codes if code > 0]:
-            return own[0]
+            # one that a signal stopped before all could agree leaves the others at a loss, perhaps within a second
+            return Stopped.exit_code if Stopped.exit_code in own else own[0]
         killer = signal.Signals(-codes[0])
         if killer in STOP_SIGNALS and (run_folder / "result.json").exists():
             # the signal reached a worker that was already exiting
