@@ -77,7 +77,7 @@ def fits(row: Row) -> Row:
     counts = [f"{len(points)} of {sum(map(len, runs.values()))}", str(len({b for b, _ in points}))]
     waiting = sum(len(of) < 3 for of in runs_at_best(optimizer, True).values())
     if waiting or len({b for b, _ in points}) < 3:
-        why = f"waits for {waiting} batches" if waiting else "fewer than 3 batches reached it"
+        why = f"waits for {waiting} of 6 batches" if waiting else "fewer than 3 batches reached it"
         return [*row[:2], *counts, why, "-", "-"]
     fewest, critical = curve(points)
     many = resampled(points)

@@ -96,7 +96,7 @@ def waits(optimizer: str, chose: bool = True) -> str:
     """Why there is no fit yet; empty if there is one."""
     missing = sum(not p.is_whole for p in points(optimizer))
     if missing:
-        return f"waits for {missing} batches"
+        return f"waits for {missing} of {len(matrix.EPOCHS)} batches"
     reached = {p.images for p, r in runs_at_best(optimizer, chose) if r in p.reached}
     return "" if len(reached) >= FITTED else f"fewer than {FITTED} batches reached it"
 
