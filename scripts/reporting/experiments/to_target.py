@@ -169,7 +169,7 @@ def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
             batch, y = columns(list(runs), "batch", "y")
             beside = [b * 2 ** (0.09 * (k - (len(y) - 1) / 2)) for k, b in enumerate(batch)]
             mark(axes, beside, y, optimizer, colour_of(DIVISOR * batch[0]))
-            end = (batch[0], y[-1])
+            end = (beside[-1], y[-1])
         for missed in (r for r in of if r["what"] == "missed"):
             at = float(missed["batch"]), float(missed["y"])
             axes.annotate("", at, (0, 12), textcoords="offset points",
@@ -179,7 +179,7 @@ def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
             axes.fill_between(x, low, high, color=GREY, alpha=0.15, linewidth=0)
             axes.plot(x, y, LINES[optimizer], color=GREY, linewidth=1.6)
             axes.plot(x, [y[0] * (x[0] / b if in_steps else 1) for b in x], ":", color="#999999", linewidth=1)
-            end = (x[-1], y[-1])
+            end = (max(x[-1], end[0]), y[-1])
         ends.append((*end, NAMES[optimizer], NEAR["color"]))
     batches = list(matrix.EPOCHS)
     axes.set_xscale("log", base=2)
