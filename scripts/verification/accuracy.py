@@ -41,9 +41,13 @@ def main(row: Row) -> Row:
     return [batch, policy, theirs, mean, *row[4:-1], "; ".join(proportions(batch))]
 
 
-def proportions(batch: str) -> Row:
+def total_and_updates(batch: str) -> tuple[int, int]:
     total = PRESETS[batch] // 8
-    updates = 90 * (IMAGES // total)
+    return total, 90 * (IMAGES // total)
+
+
+def proportions(batch: str) -> Row:
+    total, updates = total_and_updates(batch)
     return [f"{updates:,}", f"{total / IMAGES * 100:.2g} %", f"{IMAGENET * 90 / updates:,.0f}"]
 
 
@@ -75,12 +79,11 @@ def on_report(found: list[Path], planned: int) -> Row:
 
 def rows(row: Row) -> Row:
     found = seeds(V2 / "rows", f"{row[0]}-{NAMES[row[5]]}")
-    total = PRESETS[row[0]] // 8
-    updates = 90 * (IMAGES // total)
+    total, updates = total_and_updates(row[0])
     lr = f"{lr_of(found[0]):g}" if found else "-"
     for p in filter(ended, found):
         assert (load(p)[0]["batch"]["total"], steps(p)) == (total, updates), p
-    return [row[0], f"{total:,}", *proportions(row[0]), row[5], lr, *on_report(found, 5)]  # fmt: skip
+    return [row[0], f"{total:,}", *proportions(row[0]), row[5], lr, *on_report(found, 5)]
 
 
 def difference(label: str, both: Iterable[list[Path]], planned: int = 5) -> Row:

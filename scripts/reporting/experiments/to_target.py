@@ -6,7 +6,7 @@ import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +106,12 @@ def curves(optimizer: str, chose: bool = True) -> tuple[Curve, Curve] | None:
     if waits(optimizer, chose):
         return None
     runs = [(p, r) for p, r in runs_at_best(optimizer, chose) if r in p.reached]
-    batch, epochs = [p.images for p, _ in runs], [p.epochs(r) for p, r in runs]
+    return fitted(tuple(p.images for p, _ in runs), tuple(p.epochs(r) for p, r in runs))
+
+
+@cache
+def fitted(batch: tuple[int, ...], epochs: tuple[float, ...]) -> tuple[Curve, Curve]:
+    """Resampling takes a second, and several tables and plots need the same."""
     return fit(batch, epochs), resample(batch, epochs)
 
 
