@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts import soak
-from tests.helpers import MAIN, ROOT, SMALL, build, free_port, join, rows, spawn
+from tests.helpers import MAIN, SMALL, App, build, join, rows, spawn
 from train import app
 from train.data import loader
 from train.processes.world import World
@@ -114,35 +114,30 @@ def test_a_process_takes_the_gpu_of_its_local_rank_or_the_only_one_that_it_sees(
         assert World(rank=11, size=16, local_rank=3, local_size=8).device == torch.device("cuda", index)
 
 
-AFTER_LEAVING = """
-import os, torch
-from torch.nn.parallel import DistributedDataParallel
-from train.processes.world import World
+THREADS_AT_EXIT = """
+import atexit, os
 
-def threads():
-    return [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+def note():
+    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    open(f"threads-{os.environ['RANK']}", "w").writelines(names)
 
-world = World.join()
-world.size = 2  # of which this is one: the votes are reduced
-model = DistributedDataParallel(torch.nn.Linear(2, 2))
-model(torch.ones(1, 2)).sum().backward()
-world.vote(False)
-assert any("gloo" in name for name in threads())
-del model
-world.leave()
-assert not any("gloo" in name for name in threads()), threads()
+if "RANK" in os.environ and not os.path.exists(f"threads-{os.environ['RANK']}"):
+    open(f"threads-{os.environ['RANK']}", "w").close()
+    atexit.register(note)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
-def test_no_thread_of_the_process_group_outlives_it():
-    environment = {
-        **os.environ, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()),
-    }  # fmt: skip
-    command = [sys.executable, "-c", AFTER_LEAVING]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(("end", "code"), [("max_steps=6", 0), ("optimizer.lr=1e30", 3)])
+def test_no_thread_of_the_process_group_outlives_it(app: App, tmp_path: Path, monkeypatch, end: str, code: int):
+    # Python would abort on a thread that frees a tensor while it exits.
+    (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = app(*SMALL, "epochs=2", "nproc=2", "optimizer=sgd", end)
+    assert done.returncode == code, done.stderr
+    for rank in range(2):
+        names = (tmp_path / f"threads-{rank}").read_text().split()
+        assert names and not any("gloo" in name for name in names), names
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any, cast
 
 import torch
@@ -68,8 +69,9 @@ def process_group(config: Config) -> Iterator[World]:
     try:
         world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
-    except (Stopped, Diverged):
+    except (Stopped, Diverged) as ended:
         # raised on every rank
+        forget_frames(ended)
         world.leave()
         raise
     except torch.OutOfMemoryError as error:
@@ -85,6 +87,13 @@ def process_group(config: Config) -> Iterator[World]:
             f"({str(error).splitlines()[0][:160]}): what was saved is intact, start the same command again"
         ) from error
     world.leave()
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what the functions that ``error`` ended held: the model, and with it the process group."""
+    while error:
+        clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def train(config: Config, world: World, stop: StopRequest, command: str) -> None:

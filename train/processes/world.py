@@ -5,6 +5,7 @@ Apart from the launcher this is the only file that uses torch.distributed.
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -102,6 +103,8 @@ class World:
             self._pending_vote[0].wait()
             self._pending_vote = None
         if dist.is_initialized():
+            # DDP holds the group too, and with it its threads, one of which may free a tensor while Python exits
+            gc.collect()
             dist.destroy_process_group()
 
     @property
