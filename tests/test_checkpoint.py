@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers import SMALL, App, assert_same_run, rows, train_here
-from train.errors import UserError
+from train.errors import Stopped, UserError
 from train.output import checkpoint
 
 
@@ -49,6 +49,24 @@ def test_a_save_never_waits_for_the_one_before_and_the_latest_best_is_kept(tmp_p
         writer.wait()
     (best,) = checkpoint.newest_first(tmp_path)
     assert checkpoint.load(best) == {"step": 3}
+
+
+def test_a_signal_while_a_checkpoint_is_read_does_not_make_it_a_damaged_one(tmp_path: Path):
+    writer = checkpoint.CheckpointWriter(tmp_path, keep=2)
+    for step in (1, 2):
+        writer.save(step, {"step": step})
+        writer.wait()
+    with mock.patch.object(torch, "load", side_effect=Stopped("stopped by SIGTERM")), pytest.raises(Stopped):
+        checkpoint.load_newest(tmp_path)
+
+
+def test_a_run_of_which_no_checkpoint_can_be_read_does_not_begin_anew(tmp_path: Path):
+    run = train_here(tmp_path, *SMALL, "epochs=2", "max_steps=3")
+    (saved,) = (run / "checkpoints").glob("*.pt")
+    saved.write_bytes(saved.read_bytes()[:-1])
+    with pytest.raises(UserError, match="no checkpoint can be read .* is damaged"):
+        train_here(tmp_path, *SMALL, "epochs=2")
+    assert saved.exists()
 
 
 def test_an_error_of_the_disk_is_raised_by_the_next_call(tmp_path: Path):

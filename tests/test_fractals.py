@@ -96,6 +96,16 @@ def test_images_of_0_1_which_have_no_third_split_are_refused_where_it_is_asked_f
     assert open_data(fractals_config(root=str(root))).report_batches is None
 
 
+@pytest.mark.parametrize(("gone", "said"), [("val/0001", "does not have the 3 classes"), ("val/*/*", "no images")])
+def test_splits_of_other_classes_and_without_images_are_refused(tmp_path, gone: str, said: str):
+    chosen = fractals_config(root=str(tmp_path / "images"))
+    root = fractals.provide(chosen)
+    for path in root.glob(gone):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=said):
+        fractals.open_data(chosen)
+
+
 def test_a_damaged_image_is_named(tmp_path):
     root = fractals.provide(fractals_config(root=str(tmp_path / "f")))
     (root / "val/0001/00000.jpg").write_bytes(b"no JPEG")

@@ -15,7 +15,7 @@ from train.config.compose import compose
 from train.config.overrides import parse
 from train.errors import UserError
 from train.processes.launch import launch, process_count
-from train.processes.signals import STOP_SIGNALS
+from train.processes.signals import STOP_SIGNALS, StopRequest
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_signal_that_meets_a_worker_in_its_last_moment_leaves_a_finished_run_f
     monkeypatch.setattr("torch.distributed.run.run", run)
     if is_finished:
         (tmp_path / "result.json").touch()
-    assert launch(2, [], tmp_path) == code
+    assert launch(2, [], tmp_path, StopRequest()) == code
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0)])
@@ -78,7 +78,7 @@ def test_a_worker_that_a_signal_stopped_is_the_cause_whoever_lost_it(tmp_path: P
         )
 
     monkeypatch.setattr("torch.distributed.run.run", run)
-    assert launch(2, [], tmp_path) == 75
+    assert launch(2, [], tmp_path, StopRequest()) == 75
 
 
 def test_each_job_of_a_sweep_over_nproc_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -86,7 +86,7 @@ def test_each_job_of_a_sweep_over_nproc_has_its_share_of_the_cores(tmp_path: Pat
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("train.processes.launch.cores", lambda shared_by: 16 // shared_by)
     monkeypatch.setattr("torch.distributed.run.run", lambda _settings: threads.append(os.environ["OMP_NUM_THREADS"]))
-    assert [launch(processes, [], tmp_path) for processes in (2, 4)] == [0, 0]
+    assert [launch(processes, [], tmp_path, StopRequest()) for processes in (2, 4)] == [0, 0]
     assert threads == ["8", "4"] and "OMP_NUM_THREADS" not in os.environ
 
 

@@ -121,6 +121,14 @@ def test_a_restart_goes_back_with_half_the_lr_and_says_so(tmp_path: Path, capsys
     assert "with 0.25 of the learning rate" in said
 
 
+def test_finite_weights_that_are_too_large_for_any_image_are_a_divergence(tmp_path: Path):
+    """Before, the evaluation without a loss was the best one, and a restart went back to it."""
+    chosen = in_process(tmp_path, "optimizer=sgd", "optimizer.lr=1e4", "schedule.warmup_epochs=0")
+    with pytest.raises(Diverged, match="the validation loss is not finite"):
+        application.train(chosen, World(), StopRequest(), "test")
+    assert not list((tmp_path / "run/checkpoints").glob("*.pt")) and not rows(tmp_path / "run")
+
+
 def test_a_run_that_diverges_again_and_again_ends_with_3(tmp_path: Path):
     chosen = in_process(tmp_path, "optimizer=sgd", "on_divergence=restart")
     with poisoned(above=0, at=6) as seen, pytest.raises(Diverged, match="at step 6"):

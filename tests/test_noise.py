@@ -4,6 +4,7 @@ import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ from tests.helpers import SMALL, App, assert_same_run, build, connected, rows, s
 from train import app
 from train.config.compose import compose
 from train.data.loader import MicroBatch
+from train.engine.evaluation import Evaluation
 from train.engine.noise import Noise, NoiseScale
-from train.errors import UserError
+from train.engine.stop import StopRequested
+from train.errors import Stopped, UserError
 from train.plan import make_plan
 from train.processes.world import World
 from train.resnet import resnet8
@@ -221,6 +224,14 @@ def test_a_run_that_was_stopped_within_an_epoch_has_the_same_figures(tmp_path: P
     for name, stops in (("whole", ()), ("stopped", (3, 6))):
         for stop in (*(f"max_steps={stop}" for stop in stops), "max_steps=null"):
             train_here(tmp_path / name, *SMALL, "epochs=2", "noise_scale=true", stop)
+    assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
+
+
+def test_a_run_that_was_stopped_in_an_evaluation_has_the_same_figures(tmp_path: Path):
+    train_here(tmp_path / "whole", *SMALL, "epochs=2", "noise_scale=true")
+    with mock.patch.object(Evaluation, "__call__", side_effect=StopRequested), pytest.raises(Stopped):
+        train_here(tmp_path / "stopped", *SMALL, "epochs=2", "noise_scale=true")
+    train_here(tmp_path / "stopped", *SMALL, "epochs=2", "noise_scale=true")
     assert_same_run(tmp_path / "whole/run", tmp_path / "stopped/run")
 
 

@@ -11,7 +11,7 @@ from train import app
 from train.config.compose import compose
 from train.data.loader import MicroBatch
 from train.engine import precision
-from train.engine.precision import Precision, check_precision, device_remark
+from train.engine.precision import Precision, check_precision, describe_device
 from train.engine.step import Step
 from train.errors import Diverged, UserError
 from train.output import checkpoint
@@ -101,14 +101,14 @@ def test_the_scaled_gradients_of_fp16_are_those_of_fp32():
     ("fp32", (9, 0), "fp32 LEAVES ITS TENSOR CORES IDLE: give precision=bf16"),
     ("fp16", (7, 0), "no record of a run on a GPU yet"),
 ])  # fmt: skip
-def test_the_banner_says_when_tensor_cores_idle_and_what_is_untried(name, capability, said):
+def test_the_banner_names_the_device_and_says_when_tensor_cores_idle_and_what_is_untried(name, capability, said):
     with (
         mock.patch.object(torch.cuda, "get_device_name", lambda _: "a GPU"),
         mock.patch.object(torch.cuda, "get_device_capability", lambda _: capability),
     ):
-        remark = device_remark(name, torch.device("cuda"))
+        remark = describe_device(name, torch.device("cuda"))
     assert remark.startswith("a GPU; ") and said in remark and ("IDLE" in remark) == (name == "fp32")
-    assert device_remark("fp32", torch.device("cpu")) == ""
+    assert describe_device("fp32", torch.device("cpu")).endswith("a process: torch finds no NVIDIA GPU")
 
 
 def test_tf32_is_refused_where_there_is_none():

@@ -105,6 +105,12 @@ def test_a_configuration_error_is_one_line_and_nothing_else(app: App):
         (["optimizer.momentum_correction=true"], ["momentum_form=caffe"]),
         (["recipe=goyal", "batch=8k", "optimizer.momentum=0"], ["optimizer.nesterov=true needs a momentum"]),
         (["stop_at_top1=101"], ["stop_at_top1=101.0 must be at most 100"]),
+        (["init="], ["init= is empty: give a value, or leave it out"]),
+        (["evaluate="], ["evaluate= is empty"]),
+        (["data.mean=[nan,0,0]"], ["data.mean=[nan, 0.0, 0.0] must be finite numbers"]),
+        (["data.shift=16"], ["data.shift=16 must be less than data.size=16"]),
+        (["optimizer.lr=1e39"], ["must be at most 1e+38"]),
+        (["timeout_minutes=1e300"], ["timeout_minutes=1e+300 must be at most"]),
         (["optimizer.momentum_form=tf"], ["is not one of torch, caffe, nus"]),
     ],
 )
@@ -138,6 +144,8 @@ def outcome(argv: list[str]) -> tuple[object, str, bool]:
     said, code = io.StringIO(), 0
     with (
         mock.patch.object(main, "start", return_value=0) as start,
+        # the signals of the process that tests are pytest's
+        mock.patch.object(main, "StopRequest"),
         mock.patch.object(sys, "argv", ["main.py", *argv]),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(said),

@@ -1,5 +1,6 @@
 """A run that was stopped, killed or moved continues as if nothing had happened."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,8 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts import soak
 from tests.helpers import MAIN, SMALL, App, assert_same_run, image_folder, rows, start_and_signal
+from train.errors import Stopped
 from train.output import checkpoint
+from train.output.marker import mark_stopped
+
+SIGNAL_AT_THE_END = """
+import os, signal
+from train.engine.logger import Logger
+
+class Ending(Logger):
+    def __init__(self, run):
+        pass
+
+    def close(self, is_over):
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
 
 
 @pytest.mark.parametrize("stop_at", [2, 4, 7])
@@ -40,6 +56,47 @@ def test_a_signal_to_the_launcher_stops_all_processes_with_75(app: App, tmp_path
     code, said = start_and_signal(tmp_path, signal.SIGTERM, *arguments)
     assert code == 75 and said.count("everything is saved") == 1 and "Traceback" not in said, said
     assert "after step" in app(*arguments, "max_steps=1").stdout
+
+
+def test_a_signal_while_two_processes_start_to_resume_exits_75(app: App, tmp_path: Path):
+    arguments = [*SMALL, "epochs=40", "nproc=2", "name=run"]
+    assert app(*arguments, "max_steps=2").returncode == 0
+    process = subprocess.Popen([sys.executable, str(MAIN), *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not soak.children(process.pid):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "Traceback" not in said, said
+
+
+def test_a_signal_after_the_last_step_of_a_job_ends_the_sweep(app: App, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "ending.py").write_text(SIGNAL_AT_THE_END)
+    arguments = [*SMALL, "epochs=1", "seed=0,1", "logger=[ending:Ending]"]
+    done = app("-m", *arguments)
+    assert done.returncode == 75 and "the run is finished" in done.stderr, done.stderr
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
+
+
+def test_a_signal_before_the_imports_are_done_exits_75_in_one_line():
+    code = "import os; from train.processes.signals import leave_at_once; leave_at_once(); os.kill(os.getpid(), 2)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=MAIN.parents[1], capture_output=True, text=True)
+    assert done.returncode == 75 and done.stderr.splitlines() == [
+        "stopped by SIGINT before training began: start the same command again"
+    ]
+
+
+def test_a_signal_before_the_folder_is_claimed_marks_an_unfinished_run_unless_it_is_in_use(tmp_path: Path):
+    mark_stopped(tmp_path, Stopped("stopped"))
+    assert not (tmp_path / "stopped").exists()
+    (tmp_path / "log.jsonl").touch()
+    with open(tmp_path / "lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mark_stopped(tmp_path, Stopped("stopped"))
+        assert not (tmp_path / "stopped").exists()
+    mark_stopped(tmp_path, Stopped("stopped"))
+    assert (tmp_path / "stopped").exists()
 
 
 def test_killed_run_goes_on_from_its_checkpoint(app: App, tmp_path, uninterrupted):

@@ -35,7 +35,8 @@ def test_the_start_of_a_process_is_not_in_it_nor_what_lies_between_epochs(clock:
     assert measured.per_second() is None and measured.has_started
 
 
-def test_a_run_stopped_by_max_steps_says_its_speed_without_its_first_step(tmp_path: Path, capsys):
+@pytest.mark.parametrize("max_steps", [3, 4], ids=["in an epoch", "at its end"])
+def test_a_run_stopped_by_max_steps_says_its_speed_without_its_first_step(tmp_path: Path, capsys, max_steps: int):
     call, taken = Step.__call__, []
 
     def slow(self, batches, lr):
@@ -49,5 +50,5 @@ def test_a_run_stopped_by_max_steps_says_its_speed_without_its_first_step(tmp_pa
         mock.patch.object(Step, "__call__", slow),
         mock.patch.object(speed, "time", mock.Mock(perf_counter=lambda: 1e-9 * real() + sum(taken))),
     ):
-        train_here(tmp_path, *SMALL, "epochs=1", "max_steps=3")
-    assert "stopped at max_steps=3 at 128 images/s" in capsys.readouterr().out
+        train_here(tmp_path, *SMALL, "epochs=2", f"max_steps={max_steps}")
+    assert f"stopped at max_steps={max_steps} at 128 images/s" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from train.engine.evaluation import Evaluation, Scores
 from train.engine.logger import Logger, Loggers, Run
 from train.engine.loop import Training
 from train.engine.noise import NoiseScale
-from train.engine.precision import Precision, check_precision, device_remark, set_up_cuda
+from train.engine.precision import Precision, check_precision, describe_device, set_up_cuda
 from train.engine.step import Step
 from train.engine.stop import StopVotes
 from train.engine.variance_reduction import VarianceReduction
@@ -74,12 +74,13 @@ def process_group(config: Config) -> Iterator[World]:
         forget_frames(ended)
         world.leave()
         raise
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"out of GPU memory with batch.micro={config.batch.micro}: give a smaller batch.micro "
-            "(it is part of the recipe: BatchNorm's statistics are taken over it)"
-        ) from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise UserError(
+                f"out of {'GPU ' if on_gpu else ''}memory with batch.micro={config.batch.micro}: give a smaller "
+                "batch.micro (it is part of the recipe: BatchNorm's statistics are taken over it)"
+            ) from error
         if not (world.size > 1 and LOST.search(str(error))):
             raise
         raise PeersLost(
@@ -118,7 +119,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         return
     if folder:
         step = state["position"]["step"] if state else None
-        said = description(config, plan, data, step, device_remark(config.precision, world.device))
+        said = description(config, plan, data, step, describe_device(config.precision, world.device))
         print(f"{config.name}\n{said}\n  {'folder':<10}{folder.path}", flush=True)
     # None stands for the first start of a run that an older version saved without its commit
     commits = environment.with_commit(state.get("commits", [None]) if state else [], commit)
@@ -242,6 +243,7 @@ def connect(
         evaluate=Evaluation(average.model if average else model, world, step.precision),
         schedule=make_schedule(config.schedule, config.optimizer.lr, plan),
         layer_statistics=lambda: kind.layer_statistics(model, step.optimizer),
+        adapted_norms=lambda: kind.adapted_norms(model, step.optimizer),
         loader=data.make_loader(world, config.seed),
         seed=config.seed,
         plan=plan,
@@ -284,7 +286,7 @@ def connect_step(
 def build_model(config: Config, classes: int, world: World) -> nn.Module:
     """The configured network on the device, channels last; on every rank the weights that the seed gives."""
     torch.manual_seed(config.seed)
-    model = make_model(config.model, classes, config.data.sizes(config.epochs))
+    model = make_model(config.model, classes, config.data.sizes(config.epochs), config.batch.micro)
     if config.train_only:
         train_only(model, config.train_only)
     # channels last before DDP, whose buckets keep the strides
@@ -293,6 +295,12 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
 
 def compile_static(model: nn.Module, config: Config, world: World) -> None:
     """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
+    from torch._inductor import cpp_builder
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:
+        raise UserError("compile=true finds no C++ compiler: install g++, or leave out compile=true") from error
     # each process would otherwise start as many compilers as the machine has cores
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(world.cores))
     sizes = config.data.sizes(config.epochs)
@@ -373,7 +381,7 @@ def finish(
 def evaluate_file(config: Config, world: World) -> None:
     """Print one line of JSON with the scores of ``config.evaluate``, a weights file or a checkpoint."""
     assert config.evaluate is not None
-    path = Path(config.evaluate).expanduser()
+    path = Path(os.path.expanduser(config.evaluate))
     weights = world.raise_together(lambda: read(path))
     data = world.raise_together(lambda: open_data(config.data))
     model = world.raise_together(lambda: build_model(config, data.classes, world))

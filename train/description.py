@@ -12,9 +12,7 @@ from train.output import environment
 from train.plan import Plan
 
 
-def description(
-    config: Config, plan: Plan, data: Data, resumed_step: int | None = None, device_remark: str = ""
-) -> str:
+def description(config: Config, plan: Plan, data: Data, resumed_step: int | None = None, device: str = "") -> str:
     """The lines from which a reader of the log learns what ran, and that it is not something else."""
     warmup_epochs = config.schedule.warmup_epochs
     growing = ", ".join(f"{total:,} from epoch {epoch} on" for epoch, total in plan.grow)
@@ -46,8 +44,8 @@ def description(
         lines["ends"] = f"after the evaluation that reaches {config.stop_at_top1:g} % top-1"
     if plan.dropped:
         lines["dropped"] = f"the last {plan.dropped:,} images of each epoch's order, which do not fill a batch"
-    if device_remark:
-        lines["device"] = device_remark
+    if device:
+        lines["device"] = device
     if resumed_step is not None:
         lines["resumed"] = f"after step {resumed_step:,}"
     return "\n".join(f"  {name:<10}{line}" for name, line in lines.items())

@@ -25,10 +25,14 @@ class Key:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with ``value``, as the end of a sentence that begins with it."""
-        if isinstance(value, float) and not math.isfinite(value):
-            return "is not a finite number"
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            return "is not a finite number" if numbers[0] is value else "must be finite numbers"
         if value is None:
             return None
+        if value == "":
+            # as an unset variable of a shell leaves it
+            return "is empty: give a value, or leave it out"
         if self.one_of and value not in self.one_of:
             return f"is not one of {', '.join(self.one_of)}"
         # an interpolation may hold any text, which OmegaConf does not refuse in place of a list

@@ -11,6 +11,10 @@ from typing import cast
 if __name__ == "__main__":
     # A script's own folder is searched first for imports, where train/ must not be.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from train.processes.signals import leave_at_once
+
+    # first, because the imports below take a second
+    leave_at_once()
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,12 +32,15 @@ from train.config.schema import Config
 from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError, print_error
 from train.model import check_library
 from train.output import sweep
+from train.output.marker import mark_stopped
 from train.plan import accumulation
+from train.processes.signals import StopRequest
 
 # errors of a disk or a path, which are the user's to fix; any other OSError is a bug
 FIXABLE = {
     getattr(errno, name)
-    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENOENT ENAMETOOLONG EIO".split()
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENOENT ENAMETOOLONG EIO ELOOP "
+    "ESTALE EMFILE ENFILE ENOMEM".split()
 }
 
 jobs: dict[Path, dict[str, str]] = {}  # of this process, with -m: overrides by run folder
@@ -48,7 +55,8 @@ def job(composed: DictConfig) -> float | None:
     """
     # unresolved, because an interpolation in an override belongs to the configuration, not to Hydra
     overrides = cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
-    runs_dir = None
+    runs_dir, folder = None, None
+    stop = StopRequest()
     try:
         config = typed(composed)
         config.check()
@@ -56,8 +64,9 @@ def job(composed: DictConfig) -> float | None:
             check_library(config.model)
             show(composed, flags.package)
             return None
-        # no code is run that a file names, which may be someone else's
-        if own := [name for name in config.logger if ":" in name and not any(name in given for given in overrides)]:
+        # no code is run that a file names, which may be someone else's; a sweep writes its colon as \\:
+        given = " ".join(overrides).replace("\\", "")
+        if own := [name for name in config.logger if ":" in name and name not in given]:
             raise UserError(
                 f"logger={own[0]} is code, which is taken from the command line alone: give logger=[{own[0]}]"
             )
@@ -66,7 +75,11 @@ def job(composed: DictConfig) -> float | None:
         if is_sweep():
             check_sweep(config)
             note_job(config, overrides)
-        code = start(config, overrides)
+        folder = config.folder
+        code = start(config, overrides, stop)
+        if is_sweep():
+            # a signal that came too late for this job is for the sweep
+            stop.listen()
     except PeersLost as lost:
         # threads of the process group still wait for the others, and Python's own exit would abort on them
         code = print_error(lost)
@@ -77,6 +90,8 @@ def job(composed: DictConfig) -> float | None:
         code = print_error(error) if runs_dir is not None and isinstance(error, UserError) else refuse(error)
     except RunEnded as ended:
         code = print_error(ended)
+        if isinstance(ended, Stopped) and folder and int(os.environ.get("RANK", 0)) == 0:
+            mark_stopped(folder, ended)
     except OSError as error:
         if error.errno not in FIXABLE:
             raise
@@ -132,11 +147,8 @@ def note_job(config: Config, overrides: list[str]) -> None:
         jobs.setdefault(config.folder, {key: value.strip("'") for key, value in values.items()})
 
 
-def start(config: Config, overrides: list[str]) -> int:
+def start(config: Config, overrides: list[str], stop: StopRequest) -> int:
     """Train or evaluate, here or in processes of their own; the exit code."""
-    from train.processes.signals import StopRequest
-
-    stop = StopRequest()
     # torch takes seconds to import, so only once the configuration is checked
     import torch
 
@@ -154,7 +166,7 @@ def start(config: Config, overrides: list[str]) -> int:
         # raises when the batch does not divide
         accumulation(config.batch, processes)
         if processes > 1:
-            return launch.launch(processes, overrides, config.folder)
+            return launch.launch(processes, overrides, config.folder, stop)
     with app.process_group(config) as world:
         if config.precision == "auto":
             config = replace(config, precision=native_precision(world.device))
@@ -190,8 +202,6 @@ def main() -> None:
         if not is_of_command_line(error, job):
             raise
         sys.exit(refuse(error))
-    except KeyboardInterrupt:
-        sys.exit(print_error(Stopped("stopped before training began: start the same command again")))
     finally:
         if len(jobs) > 1:
             print(sweep.table(jobs))

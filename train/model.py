@@ -173,21 +173,23 @@ def config_class(name: str) -> type[ModelConfig]:
     return KINDS[name].config
 
 
-def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = ()) -> nn.Module:
+def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = (), micro: int = 2) -> nn.Module:
     """The network that ``config`` describes, for float images N,3,H,W; weights come from torch's generator.
 
-    Raises UserError for an unknown name, and for a network of a library that cannot be trained on images of ``sizes``.
+    Raises UserError for an unknown name, and for a network that cannot be trained on ``micro`` images of ``sizes``.
     """
     make = KINDS[config.name].make
-    if not isinstance(config, LibraryConfig):
-        return make(config, classes)
     try:
         model = make(config, classes)
     except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+        if not isinstance(config, LibraryConfig):
+            raise
         given = f" with model.options={config.options}" if config.options else ""
         raise UserError(f"{config.network} cannot be made{given}: {' '.join(str(error).split())[:160]}") from error
-    for size in sorted(set(sizes)):
-        _try(model, config, classes, size)
+    # ours take any number of images but one, which BatchNorm refuses where its maps are single pixels
+    if isinstance(config, LibraryConfig) or micro == 1:
+        for size in sorted(set(sizes)):
+            _try(model, config, classes, size, min(micro, 2))
     return model
 
 
@@ -199,7 +201,7 @@ def published_weights(config: ModelConfig, init: str) -> dict[str, Tensor]:
     return KINDS[config.name].weights(config, init)
 
 
-def _try(model: nn.Module, config: LibraryConfig, classes: int, size: int) -> None:
+def _try(model: nn.Module, config: ModelConfig, classes: int, size: int, images: int) -> None:
     """Take a training step of ``model`` without numbers; UserError when it is not one of logits N,classes."""
     import logging
 
@@ -212,11 +214,17 @@ def _try(model: nn.Module, config: LibraryConfig, classes: int, size: int) -> No
         parameters = {name: torch.empty_like(p).requires_grad_() for name, p in model.named_parameters()}
         buffers = {name: torch.empty_like(b) for name, b in model.named_buffers()}
         try:
-            logits = torch.func.functional_call(model.train(), (parameters, buffers), torch.empty(2, 3, size, size))
+            logits = torch.func.functional_call(
+                model.train(), (parameters, buffers), torch.empty(images, 3, size, size)
+            )
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            why = f"images of {size} pixels ({' '.join(str(error).split())[:160]})"
+            if images == 1:
+                raise UserError(
+                    f"{config.network} cannot be trained with batch.micro=1 on {why}: give a larger batch.micro"
+                ) from error
             raise UserError(
-                f"{config.network} cannot be trained on images of {size} pixels "
-                f"({' '.join(str(error).split())[:160]}): give another data.size, or model.options="
+                f"{config.network} cannot be trained on {why}: give another data.size, or model.options="
                 f"{{image_size:{size}}} (timm: img_size) where it has that"
             ) from error
         if not isinstance(logits, torch.Tensor):
@@ -224,7 +232,7 @@ def _try(model: nn.Module, config: LibraryConfig, classes: int, size: int) -> No
                 f"{config.network} has auxiliary outputs in training, which have no loss here: choose another "
                 "model.arch, or leave them out by model.options={aux_logits:false} where it has that"
             )
-        if logits.shape != (2, classes):
+        if logits.shape != (images, classes):
             raise UserError(f"{config.network} gives {tuple(logits.shape)}, not logits of {classes} classes")
         logits.sum().backward()
         if unused := [name for name, p in parameters.items() if p.grad is None]:

@@ -26,7 +26,7 @@ NamedStatistics = tuple[list[str], "dict[str, Tensor]"]
 @dataclass(kw_only=True)
 class OptimizerConfig:
     name: str
-    lr: float = key(least=0)
+    lr: float = key(least=0, most=1e38)  # of float32
     weight_decay: float = key(least=0)
     variance_reduction: bool
     variance_groups: int | None = key(least=2)
@@ -124,16 +124,26 @@ def lars_statistics(model: nn.Module, lars: LARS) -> NamedStatistics:
     }
 
 
+def adapted_norms(model: nn.Module, lars: LARS) -> dict[str, float]:
+    """The norm of the weights, as they are now, of every layer that LARS adapts."""
+    import torch
+
+    adapted = {p for group in lars.param_groups if group["lars"] for p in group["params"]}
+    layers = {name: p.detach() for name, p in model.named_parameters() if p in adapted}
+    return dict(zip(layers, torch.stack(torch._foreach_norm(list(layers.values()))).tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Kind:
-    """An optimizer: its configuration, how it is made, and what its last step measured of the layers."""
+    """An optimizer: its configuration, how it is made, and what there is to know of the layers that it adapts."""
 
     config: type[OptimizerConfig]
     make: Callable[[nn.Module, Any], Optimizer]
     layer_statistics: Callable[[nn.Module, Any], NamedStatistics] = lambda model, optimizer: ([], {})
+    adapted_norms: Callable[[nn.Module, Any], dict[str, float]] = lambda model, optimizer: {}
 
 
-KINDS = {"sgd": Kind(SGDConfig, make_sgd), "lars": Kind(LARSConfig, make_lars, lars_statistics)}
+KINDS = {"sgd": Kind(SGDConfig, make_sgd), "lars": Kind(LARSConfig, make_lars, lars_statistics, adapted_norms)}
 
 
 def config_class(name: str) -> type[OptimizerConfig]:

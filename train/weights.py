@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ Weights = dict[str, Tensor]
 def initial_weights(init: str, config: ModelConfig) -> Weights:
     """The weights that ``init`` names: those of a file, or those that the network's library publishes."""
     # torchvision writes ResNet50_Weights.IMAGENET1K_V2
-    name, path = init.rpartition("_Weights.")[2], Path(init).expanduser()
+    name, path = init.rpartition("_Weights.")[2], Path(os.path.expanduser(init))
     if PUBLISHED.fullmatch(name):
         return published_weights(config, name)
     if not path.exists():

@@ -1,5 +1,6 @@
 """Composes YAML files and overrides to one checked ``Config``."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from train.config.schema import Config
 from train.data import kinds
 from train.errors import UserError
 from train.keys import free_on_resume, values
+
+LONGEST_NAME = 255  # bytes, of a folder on Linux
 
 # the parts whose keys depend on the chosen variant, which ``name`` identifies
 PARTS = {"data": kinds.config_class, "model": model.config_class, "optimizer": optimizer.config_class}
@@ -70,4 +73,7 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
             value = chosen[key]
             # of a path the end, which tells two runs' weights.pt apart
             name += f"-{key}={'/'.join(Path(value).parts[-2:]) if key in TEXTS and value else value}"
-    return re.sub(r"[\s/\\]+", "_", name)
+    name = re.sub(r"[\s/\\]+", "_", name)
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError(f"the name of this run has more than {LONGEST_NAME} bytes ({name[:60]}...): give name=NAME")
+    return name

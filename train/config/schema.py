@@ -4,6 +4,7 @@ The keys of a part (data, model, optimizer, schedule, batch) stand beside the pa
 sources are in ``configs/``. A key that is declared nowhere is an error.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Config:
     ema: float = key(least=0, below=1)
     noise_scale: bool = operational()
     stop_at_top1: float | None = key(least=1, most=100)
-    epochs: int = key(least=1)
+    epochs: int = key(least=1, most=100_000)
     evaluate_every: int = key(least=1)
     seed: int = key(least=0, below=2**63)
     precision: str = key(one_of=("auto", "bf16", "fp16", "tf32", "fp32"))
@@ -66,7 +67,7 @@ class Config:
     max_steps: int | None = operational(least=1)
     evaluate: str | None = operational()
     on_divergence: str = key(one_of=("stop", "restart"), free_on_resume=True)
-    timeout_minutes: float = operational(above=0)
+    timeout_minutes: float = operational(above=0, most=1_000_000)
     logger: list[str] = operational(range="`tensorboard`, `wandb`, `mlflow`, `module:callable`")
     mlperf_log: bool = operational()
     profile: bool = operational()
@@ -76,7 +77,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run is recorded."""
-        return Path(self.runs_dir).expanduser().absolute() / str(self.name)
+        # Path's own raises where there is no such home
+        return Path(os.path.expanduser(self.runs_dir)).absolute() / str(self.name)
 
     def check(self) -> None:
         """Raise UserError, naming key and value, for the first invalid value or combination."""
@@ -103,5 +105,5 @@ class Config:
                 raise UserError(
                     f"logger={self.logger}: give each of {', '.join(LOGGERS)} and module:callable once at most, or []"
                 )
-        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name):
+        if self.name is not None and (self.name in (".", "..") or re.search(r"[/\0\ud800-\udfff]", self.name)):
             raise UserError(f"name={self.name!r} must be usable as a folder's name: give a word without '/'")

@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from train.errors import UserError
+
 
 def user_cache() -> Path:
     """Where this user's programs keep what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lars-imagenet"
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "lars-imagenet"
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -22,7 +24,13 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{folder.parent} is on a file system without locks ({error.strerror}): set XDG_CACHE_HOME to a folder "
+                "on another one"
+            ) from error
         if not folder.is_dir():
             unfinished = folder.parent / f".{folder.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def open_data(config: Config) -> Data:
     archive = ARCHIVES[config.name]
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=DIR, the folder that holds {archive.name}")
-    classes, train, test = read(Path(config.root).expanduser().absolute() / archive.name, archive)
+    classes, train, test = read(Path(os.path.expanduser(config.root)).absolute() / archive.name, archive)
     counts = (len(train[1]), len(test[1]))
     remark = "{:,} training and {:,} test images".format(*counts) + f" of {len(classes)} classes, from {archive.name}"
     if counts != OFFICIAL:

@@ -6,6 +6,7 @@ three splits: the network trains on ``train``, settings are chosen on ``val``, a
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Config(DataConfig):
     train_per_class: int = key(least=1)
     val_per_class: int = key(least=1)
     report_per_class: int = key(least=1, free_on_resume=True)  # the fingerprint is of all images
-    shift: int = key(least=0)
+    shift: int = key(least=0)  # pixels
 
     def expected_train_images(self) -> int:
         return self.classes * self.train_per_class
@@ -49,6 +50,8 @@ class Config(DataConfig):
         super().check()
         if not 8 <= self.size <= 512:
             raise UserError(f"data.size={self.size} must be from 8 to 512 pixels")
+        if self.shift >= self.size:
+            raise UserError(f"data.shift={self.shift} must be less than data.size={self.size}")
 
     @property
     def shape(self) -> str:
@@ -90,7 +93,9 @@ def open_data(config: Config) -> Data:
 
 def provide(config: Config) -> Path:
     """The folder with this data set's images, which are made now if they are not there yet."""
-    root = Path(config.root).expanduser().absolute() if config.root else user_cache() / f"fractals-{config.shape}"
+    root = (
+        Path(os.path.expanduser(config.root)).absolute() if config.root else user_cache() / f"fractals-{config.shape}"
+    )
     if root.exists() and not root.is_dir():
         raise UserError(f"data.root={root} is not a folder: give one, or none for the cache")
     return made_once(root, lambda unfinished: _make(unfinished, config))
@@ -104,7 +109,12 @@ def class_folders(split: Path) -> list[Path]:
 
 def read(split: Path, size: int) -> Split:
     """The images below the folder ``split``, of ``size`` x ``size`` pixels, as uint8 N,H,W,C, and their labels."""
-    files = [(path, label) for label, folder in enumerate(class_folders(split)) for path in sorted(folder.iterdir())]
+    folders, trained = class_folders(split), class_folders(split.parent / "train")
+    if [folder.name for folder in folders] != [folder.name for folder in trained]:
+        raise UserError(f"{split} does not have the {len(trained)} classes of train/: give another data.root")
+    files = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())]
+    if not files:
+        raise UserError(f"{split} holds no images: give another data.root")
     images = np.empty((len(files), size, size, 3), dtype=np.uint8)
     for i, (path, _) in enumerate(tqdm(files, desc=f"reading {split.name}", unit="img", delay=2, leave=False)):
         try:
@@ -126,10 +136,15 @@ def _make(root: Path, config: Config) -> None:
     print(f"making {images:,} images of {size} pixels, once, in {root.parent}", file=sys.stderr)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_make_class, root, label, config) for label in range(config.classes)]
-        with tqdm(total=images, unit="img", desc="fractals") as bar:
-            for job in jobs:
-                job.result()
-                bar.update(config.per_class)
+        try:
+            with tqdm(total=images, unit="img", desc="fractals") as bar:
+                for job in jobs:
+                    job.result()
+                    bar.update(config.per_class)
+        except BaseException:
+            # a signal, for example, should not wait until all of them are drawn
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _make_class(root: Path, label: int, config: Config) -> None:

@@ -1,5 +1,6 @@
 """``data=imagenet``: ILSVRC-2012, or any images of one's own in a layout that ``train/data/layouts`` recognises."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def open_data(config: Config) -> Data:
 
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=DIR, or IMAGENET_DIR in the environment")
-    classes_from = Path(config.classes_from).expanduser() if config.classes_from else None
-    train, val = open_sources(Path(config.root).expanduser().absolute(), classes_from)
+    classes_from = Path(os.path.expanduser(config.classes_from)) if config.classes_from else None
+    train, val = open_sources(Path(os.path.expanduser(config.root)).absolute(), classes_from)
     counts = (len(train), len(val), len(train.classes))
     remark = "{:,} training and {:,} validation images of {:,} classes".format(*counts)
     remark += f", from {train.index.layout}"

@@ -78,7 +78,7 @@ class StreamLoader(Loader):
     def _answer(self, requests: Iterator[Request]) -> Generator[MicroBatch, None, None]:
         self._sampler.pieces = (piece for request in requests for piece in pieces(*request))
         parts: list[MicroBatch] = []
-        for sample in self._loader:
+        for sample in self._samples():
             if isinstance(sample, UserError):
                 raise sample
             images, labels, flip, remarks, is_last = sample
@@ -90,6 +90,18 @@ class StreamLoader(Loader):
             if is_last:
                 yield parts[0] if len(parts) == 1 else concatenated(parts)
                 parts = []
+
+    def _samples(self) -> Iterator[Any]:
+        """What the worker processes send; raises UserError when the system has ended one."""
+        try:
+            yield from self._loader
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise
+            raise UserError(
+                f"a process that decodes images was ended ({str(error).splitlines()[0][:120]}), perhaps for want of "
+                f"memory: give fewer than data.workers={self._workers}, or a container a larger --shm-size"
+            ) from error
 
     def pixels(self, images: Tensor) -> Tensor:
         return self._normalise.undo(images)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ class Training:
     evaluate: Evaluation  # of the average where there is one, else of the model
     schedule: Callable[[int], float]  # the lr of a step
     layer_statistics: Callable[[], NamedStatistics]
+    adapted_norms: Callable[[], dict[str, float]]  # of the weights of layers, by name
     loader: Loader
     seed: int
     plan: Plan
@@ -80,6 +82,7 @@ class Training:
         self.world, self.device = self.take_step.world, self.take_step.precision.device
         self.votes = self.take_step.votes
         self._speed = Speed()
+        self._last_speed: float | None = None
         self._start_at(Position())
 
     def _start_at(self, position: Position) -> None:
@@ -111,8 +114,8 @@ class Training:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of this process's steps since the last evaluation, without its start; None when there were none."""
-        return self._speed.per_second()
+        """Of this process's steps since the last evaluation, or else before it, without its start; None without any."""
+        return self._speed.per_second() or self._last_speed
 
     @property
     def _steps_since_evaluation(self) -> int:
@@ -181,7 +184,7 @@ class Training:
                     break
                 self._train_epoch(limit)
         except StopRequested:
-            self._check_finite()
+            self._check_finite(state=True)
             self.save()
             if self.checkpoints:
                 self.checkpoints.wait()
@@ -192,7 +195,7 @@ class Training:
             # by max_steps, or at the target of stop_at_top1, which follows an evaluation
             if self._steps_since_evaluation:
                 self._log_waiting()
-            self._check_finite()
+            self._check_finite(state=True)
             self.save()
         if self.checkpoints:
             self.checkpoints.wait()
@@ -241,7 +244,7 @@ class Training:
     def _evaluate(self) -> None:
         """Evaluate after the epoch's last step, and log the row of all steps since the evaluation before."""
         plan, position = self.plan, self.position
-        steps, speed, began = self._steps_since_evaluation, self.images_per_second, time.perf_counter()
+        steps, speed, began = self._steps_since_evaluation, self._speed.per_second(), time.perf_counter()
         epoch = plan.evaluated_epoch(position.rows + 1)
         self.log.evaluating(epoch)
         self.world.activity = f"evaluating epoch {epoch}"
@@ -251,6 +254,9 @@ class Training:
         batches = self.votes.within(islice(self._batches, self.loader.validation_rounds))
         scores = self.evaluate(batches, mistakes.add if mistakes else None)
         position.seconds += time.perf_counter() - began
+        if not math.isfinite(scores.loss):
+            # finite weights may be too large for any image
+            self._raise_diverged(position.step - 1, "the validation loss")
         if remark := self.remark(epoch, scores.top1):
             self.log.say(remark)
         self._say_remarks(waited=0.0)
@@ -276,6 +282,7 @@ class Training:
             }
         )
         self._epoch_loss.zero_()
+        self._last_speed = speed
         self._speed.restart()
         if is_best:
             self.save(best=True)
@@ -318,8 +325,7 @@ class Training:
         noise = self.take_step.noise and self.take_step.noise.read()
         if not noise:
             return {}
-        names, figures = self.layer_statistics()
-        row = noise.row(dict(zip(names, figures["weight_norm"].tolist(), strict=True)) if names else {})
+        row = noise.row(self.adapted_norms())
         whole = [key for key in row if key in ("noise_scale", "noise_scale_lars")]
         scales = {key: row[key] for key in whole}
         scales |= {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
@@ -344,25 +350,29 @@ class Training:
             else:
                 print(line, flush=True)
 
-    def _check_finite(self) -> None:
-        """Raise Diverged, on every rank, once a loss or a gradient was not finite."""
-        failure = self._finite.first_failure()
-        if failure is None:
-            return
-        step, layers = failure
-        lr = self.lr(step)
-        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
-        what = f"gradient of {', '.join(layers[:3])}{more}" if layers else "loss"
+    def _check_finite(self, state: bool = False) -> None:
+        """Raise Diverged, on every rank, once a loss or a gradient was not finite, or ``state`` is not, if given."""
+        if failure := self._finite.first_failure():
+            step, layers = failure
+            more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+            self._raise_diverged(step, f"gradient of {', '.join(layers[:3])}{more}" if layers else "loss")
+        if state and not self._is_state_finite():
+            self._raise_diverged(self.position.step - 1, "a weight or a running statistic after it")
+
+    def _raise_diverged(self, step: int, what: str) -> NoReturn:
         raise Diverged(
             step,
-            f"diverged at step {step} with lr {lr:.4g}: {what} is not finite; an earlier checkpoint is intact; "
-            "a lower optimizer.lr or a longer warm-up may help, or on_divergence=restart",
+            f"diverged at step {step} with lr {self.lr(step):.4g}: {what} is not finite; an earlier checkpoint is "
+            "intact; a lower optimizer.lr or a longer warm-up may help, or on_divergence=restart",
         )
 
+    def _is_state_finite(self) -> bool:
+        """Whether weights and running statistics are: the gradients are from before the last update."""
+        state = [x for x in self.model.state_dict().values() if x.is_floating_point()]
+        return bool(torch.stack(torch._foreach_norm(state, math.inf)).isfinite().all())
+
     def _save_if_finite(self) -> None:
-        # The gradients are from before the last update, so the weights are checked too.
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
-        if self._finite.first_failure() is None and bool(norms.isfinite().all()):
+        if self._finite.first_failure() is None and self._is_state_finite():
             self.save()
             self._saved_at = time.monotonic()
 

@@ -54,10 +54,11 @@ def check_precision(name: str, device: torch.device) -> None:
         raise UserError("precision=tf32 needs an NVIDIA GPU of compute capability 8.0 (A100) or newer: give fp32")
 
 
-def device_remark(name: str, device: torch.device) -> str:
-    """What the reader of the log must know about ``device`` at the precision ``name``; "" where there is nothing."""
+def describe_device(name: str, device: torch.device) -> str:
+    """What a process runs on, and what the reader of the log must know of it at the precision ``name``."""
     if device.type == "cpu":
-        return ""
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''} a process: torch finds no NVIDIA GPU"
     said = [
         torch.cuda.get_device_name(device),
         "this program has no record of a run on a GPU yet (scripts/gpu_check.py makes one)",

@@ -133,6 +133,8 @@ def load(path: Path) -> dict[str, Any]:
         # torchvision's and timm's scripts keep their command line beside the weights, as a Namespace
         with torch.serialization.safe_globals([Namespace]):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
         # torch reports a damaged file by half a dozen unrelated exceptions
         raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__}): use another one") from error
@@ -142,11 +144,16 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint in ``folder``, or None, and a line for each damaged newer one."""
+    """The newest readable checkpoint in ``folder``, None where there is none, and a line for each damaged newer one.
+
+    Raises UserError where none of them can be read.
+    """
     damaged: list[str] = []
     for path in newest_first(folder):
         try:
             return load(path), damaged
         except UserError as error:
             damaged.append(str(error))
-    return None, damaged
+    if damaged:
+        raise UserError(f"no checkpoint can be read ({damaged[0]}): restore one, or give another name=NAME")
+    return None, []

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from train.engine.logger import Logger, Run
-from train.errors import Stopped
 from train.output.board import BoardLogger, opening
 
 
@@ -42,9 +41,6 @@ class Guarded:
     def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except Stopped:
-            # not the logger's: a signal arrived within its call
-            raise
         except Exception as error:
             self._logger = Logger()
             why = " ".join(f"{type(error).__name__}: {error}".split())

@@ -9,7 +9,7 @@ from pathlib import Path
 from train.cores import cores
 from train.errors import Stopped, UserError
 from train.plan import BatchConfig
-from train.processes.signals import STOP_SIGNALS
+from train.processes.signals import STOP_SIGNALS, StopRequest
 
 MAIN = Path(__file__).parents[1] / "main.py"
 
@@ -35,12 +35,22 @@ def process_count(nproc: int | None, batch: BatchConfig, gpus: int) -> tuple[int
     )
 
 
-def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
-    """Run this program in ``processes`` processes, and return the exit code that follows from how they ended."""
+def written(path: Path) -> int | None:
+    """When ``path`` was written, in nanoseconds; None where it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopRequest) -> int:
+    """Run this program in ``processes`` processes, and return the exit code that follows from how they ended.
+
+    ``stop`` learns of a signal, which the launcher of torch handles meanwhile.
+    """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    log = run_folder / "log.jsonl"
+    before = written(log)
     # its report of failures would bury the one line that the worker has printed
     logging.disable(logging.CRITICAL)
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -60,17 +70,19 @@ def launch(processes: int, arguments: list[str], run_folder: Path) -> int:
         killer = signal.Signals(-codes[0])
         if killer in STOP_SIGNALS and (run_folder / "result.json").exists():
             # the signal reached a worker that was already exiting
+            stop.record(killer)
             return 0
         print(
             f"a worker was ended by {killer.name}: start the same command again, what was saved is intact",
             file=sys.stderr,
         )
         return Stopped.exit_code if killer in STOP_SIGNALS else 1
-    except SignalException:
+    except SignalException as ended:
+        stop.record(ended.sigval)
         if (run_folder / "result.json").exists():
             return 0
-        # without a log, training had not begun
-        if (run_folder / "stopped").exists() or not (run_folder / "log.jsonl").exists():
+        # training begins by writing the log anew
+        if (run_folder / "stopped").exists() or written(log) == before:
             return Stopped.exit_code
         print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
         return 1

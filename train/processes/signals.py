@@ -10,14 +10,35 @@ from train.errors import Stopped
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
+def leave_at_once() -> None:
+    """Until there is a ``StopRequest``, these signals end the process with its exit code and one line."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        os.write(2, f"{_before_training(number)}\n".encode())
+        os._exit(Stopped.exit_code)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, leave)
+
+
+def _before_training(number: int) -> str:
+    return f"stopped by {signal.Signals(number).name} before training began: start the same command again"
+
+
 class StopRequest:
-    """Whether SIGTERM, SIGINT or SIGUSR1 has arrived. Until ``defer`` is called they end the process at once."""
+    """Whether SIGTERM, SIGINT or SIGUSR1 has arrived. Until ``defer`` is called they raise Stopped."""
 
     def __init__(self) -> None:
-        self._deferred = False
         self._received: signal.Signals | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """A signal raises Stopped from now on, and one that has been recorded does so at once."""
+        self._deferred = False
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
+        if self._received is not None:
+            raise Stopped(f"stopped by {self._received.name}, the run is finished: start the same command again")
 
     def defer(self) -> None:
         """From now on there is something to save, so a signal is only recorded."""
@@ -26,11 +47,15 @@ class StopRequest:
     def received(self) -> bool:
         return self._received is not None
 
+    def record(self, number: int) -> None:
+        """Another handler has taken the signal."""
+        self._received = signal.Signals(number)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         again = self._received is not None
-        self._received = signal.Signals(number)
+        self.record(number)
         if not self._deferred:
-            raise Stopped(f"stopped by {self._received.name} before training began: start the same command again")
+            raise Stopped(_before_training(number))
         if again and number == signal.SIGINT:
             os.write(2, b"\nleaving at once; the last checkpoint is intact\n")
             os._exit(Stopped.exit_code)
