@@ -42,7 +42,7 @@ def draw_hours(axes: Axes, rows: Rows) -> None:
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set_yscale("log")
     axes.set_yticks([1 / 60, 1 / 6, 1, 10], ["1 min", "10 min", "1 h", "10 h"])
-    axes.set_xlabel("GPUs; a row ends at the most that share its micro-batches")
+    axes.set_xlabel("GPUs (a batch ends where each has one micro-batch a step)")
     axes.set_ylabel("time to the end of training, log axis")
     axes.set_title("ResNet-50 on ImageNet: estimated, not run (docs/plan.md)", fontsize=10)
     for most in {gpus for gpus, _ in ends.values()}:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_EPOCHS = 90
-STEP = "images a step and their share of the training set; updates; the ImageNet batch with as many updates"
+STEP = "images a step, share of the training set, updates,\nImageNet batch with as many updates"
 MEDIAN_OF = 5  # seeds; of fewer, the median is hardly more than one of them
 
 
@@ -58,7 +58,7 @@ def what_a_step_is(images: int) -> dict[str, object]:
 def step_ticks(rows: Rows) -> dict[str, str]:
     """The label of each batch: what a step is there."""
     return {
-        row["batch"]: f"batch={row['batch']}\n{int(row['images']):,} images ({row['share']} %)\n"
+        row["batch"]: f"batch={row['batch']}\n{int(row['images']):,} images\n{row['share']} %\n"
         f"{int(row['updates']):,} updates\nImageNet: {int(row['imagenet']) / 1000:.0f}k"
         for row in sorted(rows, key=lambda row: int(row["images"]))
     }
@@ -87,7 +87,8 @@ def draw_ends(axes: Axes, rows: Rows, key: str, ticks: dict[str, str]) -> None:
         if medians:
             axes.plot(*zip(*medians.values(), strict=True), LINES[optimizer], color=GREY, linewidth=1.2, zorder=1)
             label.append((len(ticks) - 0.75, list(medians.values())[-1][1], optimizer.upper(), NEAR["color"]))
-    axes.set_xticks(range(len(ticks)), list(ticks.values()))
-    axes.set_xlim(-0.4, len(ticks) - 0.4)
+    axes.set_xticks(range(len(ticks)), list(ticks.values()), fontsize=8)
+    axes.set_xlim(-0.5, len(ticks) - 0.2)
+    axes.margins(y=0.1)
     log_axis(axes)
     label_ends(axes, label)

@@ -129,7 +129,7 @@ def draw(axes: Axes, rows: Rows) -> None:
     axes.minorticks_off()
     axes.set_xlabel("batch B (images)")
     axes.set_ylabel("epochs to 75.9 % top-1, log axis")
-    sizes = "LARS: large, the best system of a batch; small, others"
+    sizes = "large: the best LARS system of a batch; small: others"
     axes.set_title(f"ResNet-50 on ImageNet, MLPerf v1.0 to v4.0\n{sizes}", fontsize=10)
 
 

@@ -56,7 +56,7 @@ def draw_top1(axes: Axes, rows: Rows) -> None:
     axes.set_ylim(0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("top-1 on selection (%)")
-    axes.set_title("ResNet-8 on fractals, SGD (dashed), 20 epochs, one seed", fontsize=10)
+    axes.set_title("ResNet-8 on fractals, SGD, 20 epochs, one seed", fontsize=10)
 
 
 def warmup_table() -> str:

@@ -188,17 +188,17 @@ def draw(in_steps: bool, axes: Axes, rows: Rows) -> None:
         ends.append((*end, NAMES[optimizer], NEAR["color"]))
     batches = list(matrix.EPOCHS)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(batches[0] / 1.4, 2.2 * batches[-1])  # with room for the names at the curves' ends
-    axes.set_xticks(batches, [f"{images:,}" for images in batches], rotation=0 if in_steps else 30)
+    axes.set_xlim(batches[0] / 1.4, 2.8 * batches[-1])  # with room for the names at the curves' ends
+    axes.set_xticks(batches, [f"{images:,}" for images in batches], rotation=30)
     log_axis(axes, STEP_TICKS if in_steps else EPOCH_TICKS)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("images a step")
     axes.set_ylabel(f"{'steps' if in_steps else 'epochs of images'} to {matrix.TARGET:g} % top-1, each seed")
-    axes.set_title("ResNet-8 on fractals (not ImageNet)", fontsize=10)
+    axes.set_title("ResNet-8 on fractals (not ImageNet),\nthe best lr of each batch and optimizer", fontsize=10)
     label_ends(axes, ends)
 
 
 PLOTS = [
-    Plot("steps-to-target", partial(plotted, True), partial(draw, True)),
+    Plot("steps-to-target", partial(plotted, True), partial(draw, True), (4.8, 4.4)),
     Plot("epochs-to-target", partial(plotted, False), partial(draw, False), (4.8, 4.4)),
 ]
