@@ -25,6 +25,8 @@ def split_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, An
     >>> [(group["lars"], len(group["params"])) for group in split_parameters(model, 1e-4)]
     [(True, 1), (False, 3)]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError("split_parameters needs the names of parameters: give it the model, not model.parameters()")
     parameters = []
     for name, p in model.named_parameters():
         if p.requires_grad:

@@ -135,7 +135,9 @@ def test_it_says_the_sentence_and_where_it_extrapolates(tmp_path: Path):
     assert "2,000 images, the median of 6 evaluations (500 to 9,000)" in done.stdout
     assert "in 1 it could not be told from infinity" in done.stdout
     assert "noise_scale_lars 1,500; not used below" in done.stdout
-    assert "images/s of one GPU; measured 2,000 on 2 processes; for more, the network of a100" in done.stdout
+    assert (
+        "images/s of one GPU; measured 2,000 on 2 processes; waiting for one another as on machine=a100" in done.stdout
+    )
     assert "extrapolated: the run has measured 4,000 images a step on 2 processes" in done.stdout
     assert "more GPUs than 800 would not get a micro-batch of 50 images each" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if re.match(r" *\d+\*? ", line)]

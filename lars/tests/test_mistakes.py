@@ -24,6 +24,11 @@ def test_parameters_by_keyword_lead_to_lars_sgd_too():
         LARS(params=tensors(), lr=1.0)
 
 
+def test_parameters_have_no_names_to_split_by():
+    with pytest.raises(TypeError, match="give it the model, not model.parameters()"):
+        split_parameters(torch.nn.Linear(2, 2).parameters(), 1e-4)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("options", [{"lr": 1.0}, {"momentum": 0.9}, {"warmup": 5}])
 def test_an_argument_of_sgd_or_a_misspelt_one_is_named(options):
     (name, value) = next(iter(options.items()))

@@ -231,7 +231,7 @@ def describe(run: Measured, machine: MachineConfig, points: Sequence[Point]) -> 
     speed = f"{alone:,.6g} images/s of one {one if run.on_gpus else 'CPU process'}"
     is_given = machine.images_per_second is not None
     speed += ", as given" if is_given else f"; measured {run.processes * run.images_per_second:,.6g} on {own}"
-    lines += [f"  speed        {speed}; for more, the network of {machine.name} (docs/plan.md)", ""]
+    lines += [f"  speed        {speed}; waiting for one another as on machine={machine.name} (docs/plan.md)", ""]
     rows = [[many, "batch", "steps", "images", "time", f"{one} hours", "$"]]
     for p in points:
         mark = "" if p.is_own else "*"
