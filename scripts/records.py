@@ -52,10 +52,6 @@ class Record:
         return PUBLISHED_OPTIMIZER[self.preset] == self.optimizer
 
     @property
-    def policy(self) -> str:
-        return "LARS + poly(2)" if self.optimizer == "lars" else "SGD, poly(2)"
-
-    @property
     def reached(self) -> dict[str, Any]:
         """``result`` of a run that did not diverge."""
         assert self.result is not None

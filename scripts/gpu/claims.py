@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,9 +55,6 @@ class Machine:
     sizes: Sizes
     folder: Path
     speeds: dict[str, float] = field(default_factory=dict)  # images/s of the bare step, such as by "eager, 64 images"
-
-
-Part = Callable[[Machine], Iterator[Claim]]
 
 
 def judged(sentence: str, holds: bool, why: str, **figures: Any) -> Claim:

@@ -65,7 +65,7 @@ class StreamLoader(Loader):
             sampler=self._sampler,
             batch_size=None,
             num_workers=self._workers,
-            pin_memory=place.device.type not in ("cpu", "meta"),
+            pin_memory=place.device.type == "cuda",
             persistent_workers=self._workers > 0,
             worker_init_fn=_start_worker,
             multiprocessing_context=_fork_server() if self._workers > 0 else None,

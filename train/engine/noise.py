@@ -109,7 +109,7 @@ class NoiseScale(GradientStatistic):
         """The means since the last call; None without a step. It waits for the device."""
         steps = int(self._steps.item())
         gradient_squared, variance = (self._sums / max(steps, 1)).tolist()
-        self.load_state({"sums": torch.zeros_like(self._sums), "steps": torch.zeros_like(self._steps)})
+        self.load_state(None)
         return Noise(self.names, gradient_squared, variance) if steps else None
 
     def state(self) -> dict[str, Tensor]:
