@@ -285,8 +285,8 @@ def connected(
     return Step(
         model=model,
         optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.0),
-        statistics=RunningStatistics(model, world, count),
-        votes=StopVotes(world, lambda: False, count),
+        statistics=RunningStatistics(model, world),
+        votes=StopVotes(world, lambda: False),
         world=world,
         precision=precision,
         label_smoothing=SMOOTHING,

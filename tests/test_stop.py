@@ -68,12 +68,12 @@ def vote(rank: int, size: int, port: int, out: Path) -> None:
 def stopped_at(rank: int, world: World, seconds: float) -> tuple[int, int]:
     """Step and micro-batch at which a rank stops when rank 1 alone is asked to, in the middle of a step."""
     now = (0, 0)
-    votes = StopVotes(world, lambda: rank == 1 and now >= (ASKED_STEP, ASKED_AT), MICRO_BATCHES)
+    votes = StopVotes(world, lambda: rank == 1 and now >= (ASKED_STEP, ASKED_AT))
     try:
         for step in range(ASKED_STEP + 4):
             for number, _ in enumerate(votes.within([()] * MICRO_BATCHES)):  # type: ignore[list-item]
                 now = (step, number)
-            votes.count(world.total(votes.ballot(torch.device("cpu"))))
+            votes.count(world.total(votes.ballot(torch.device("cpu"))), MICRO_BATCHES)
             now = (step + 1, 0)
             votes.after_step(seconds)
     except StopRequested:
@@ -115,6 +115,6 @@ def test_sigterm_ends_two_processes_within_30_seconds_though_a_step_takes_longer
 
 
 def test_a_single_process_asks_itself_on_every_micro_batch():
-    votes = StopVotes(World(), lambda: True, 4)
+    votes = StopVotes(World(), lambda: True)
     with pytest.raises(StopRequested):
         next(votes.within([()] * 4))  # type: ignore[list-item]

@@ -269,8 +269,8 @@ def connect_step(
     return Step(
         model=world.data_parallel(model),
         optimizer=make_optimizer(model, optimizer),
-        statistics=RunningStatistics(model, world, plan.accumulation),
-        votes=StopVotes(world, asked_to_stop, plan.accumulation),
+        statistics=RunningStatistics(model, world),
+        votes=StopVotes(world, asked_to_stop),
         world=world,
         precision=precision,
         label_smoothing=config.label_smoothing,

@@ -102,8 +102,8 @@ def footprint(
         step = Step(
             model=net,
             optimizer=make_optimizer(net, optimizer),
-            statistics=RunningStatistics(net, world, micro_batches),
-            votes=StopVotes(world, lambda: False, micro_batches),
+            statistics=RunningStatistics(net, world),
+            votes=StopVotes(world, lambda: False),
             world=world,
             precision=precision,
             label_smoothing=0.0,

@@ -23,9 +23,8 @@ class RunningStatistics:
     layer keeps its statistics. ``model`` is the bare module, not DDP's.
     """
 
-    def __init__(self, model: nn.Module, world: World, micro_batches: int) -> None:
-        """``micro_batches`` of a step on this rank."""
-        self._world, self.micro_batches = world, micro_batches
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._world = world
         frozen = set(frozen_modules(model))
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m not in frozen]
         pairs = [(b, m.momentum) for m in norms for b in (m.running_mean, m.running_var) if b is not None]
@@ -55,13 +54,13 @@ class RunningStatistics:
             torch._foreach_copy_(self._counts, list(counts_before.unbind()))
             raise
 
-    def part(self) -> list[Tensor]:
-        """This rank's part of the statistics after a step; their sum over all ranks goes to ``combine``."""
-        later = self.micro_batches * (self._world.size - 1 - self._world.rank)
+    def part(self, micro_batches: int) -> list[Tensor]:
+        """This rank's part of the statistics after a step of so many here; the sum of all goes to ``combine``."""
+        later = micro_batches * (self._world.size - 1 - self._world.rank)
         return list(torch._foreach_mul(self._statistics, [k**later for k in self._kept])) if self._statistics else []
 
-    def combine(self, sums: list[Tensor]) -> None:
-        """Take the sums of all ranks' parts."""
+    def combine(self, sums: list[Tensor], micro_batches: int) -> None:
+        """Take the sums of all ranks' parts, of ``micro_batches`` on each."""
         if self._statistics:
             torch._foreach_copy_(self._statistics, sums)
-            torch._foreach_add_(self._counts, self.micro_batches * (self._world.size - 1))
+            torch._foreach_add_(self._counts, micro_batches * (self._world.size - 1))

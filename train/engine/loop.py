@@ -210,7 +210,7 @@ class Training:
         epoch, _ = plan.locate(position.step)
         self.log.training(epoch + 1, until=plan.evaluated_epoch(position.rows + 1))
         end = min(plan.first_step(epoch + 1), limit)
-        self.take_step.resize(plan.accumulation_in(epoch))
+        self.take_step.micro_batches = plan.accumulation_in(epoch)
         self._speed.begin(self.images)
         for step in range(position.step, end):
             began = time.perf_counter()

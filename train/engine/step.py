@@ -34,7 +34,7 @@ class Step:
     world: World
     precision: Precision
     label_smoothing: float
-    micro_batches: int  # per step on this rank
+    micro_batches: int  # of a step on this rank; the loop sets it where the batch grows
     scaler: GradScaler  # of the loss, for fp16
     noise: NoiseScale | None = None
     variance_reduction: VarianceReduction | None = None
@@ -72,10 +72,6 @@ class Step:
         self.scaler.update()
         return loss
 
-    def resize(self, micro_batches: int) -> None:
-        """Take so many micro-batches on this rank from the next step on."""
-        self.micro_batches = self.statistics.micro_batches = self.votes.micro_batches = micro_batches
-
     @property
     def _of_gradients(self) -> list[GradientStatistic]:
         # in this order: noise is that of gradients which nothing has scaled
@@ -110,10 +106,10 @@ class Step:
             if self.noise
             else loss_sum.new_zeros(sum(p.requires_grad for p in self.model.parameters()))
         )
-        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.part()]
+        mine = [loss_sum, self.votes.ballot(loss_sum.device), squares, *self.statistics.part(self.micro_batches)]
         loss, ballots, squares, *statistics = self.world.totals(mine)
-        self.votes.count(ballots)
-        self.statistics.combine(statistics)
+        self.votes.count(ballots, self.micro_batches)
+        self.statistics.combine(statistics, self.micro_batches)
         if self.noise:
             self.noise.squares = squares
         return loss / self.world.size

@@ -26,9 +26,9 @@ class StopVotes:
     micro-batch. A single process asks itself on every micro-batch.
     """
 
-    def __init__(self, world: World, asked: Callable[[], bool], micro_batches: int) -> None:
-        """``asked``: whether this process was asked to stop; ``micro_batches`` of a step on this rank."""
-        self._world, self._asked, self.micro_batches = world, asked, micro_batches
+    def __init__(self, world: World, asked: Callable[[], bool]) -> None:
+        """``asked``: whether this process was asked to stop."""
+        self._world, self._asked = world, asked
         self._every = 1  # batches from one vote to the next
         self._seconds = 0.0  # of this rank's step before
         self._sum_before: Callable[[], list[float]] | None = None
@@ -46,15 +46,15 @@ class StopVotes:
         values = (float(self._asked()), self._seconds)
         return torch.stack([torch.full((), value, device=device) for value in values])
 
-    def count(self, ballots: Tensor) -> None:
-        """Take the sum of all ranks' ballots of this step, and read that of the step before."""
+    def count(self, ballots: Tensor, micro_batches: int) -> None:
+        """Take the sum of all ranks' ballots of a step of ``micro_batches`` each, and read that of the step before."""
         before, self._sum_before = self._sum_before, _on_its_way(ballots)
         if before is None:
             return
         asked, seconds = before()
         self._is_agreed = asked > 0
         if seconds > 0:
-            micro_batch = seconds / self._world.size / self.micro_batches
+            micro_batch = seconds / self._world.size / micro_batches
             self._every = max(1, int(VOTE_SECONDS / micro_batch))
 
     def after_step(self, seconds: float) -> None:
