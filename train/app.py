@@ -50,7 +50,7 @@ from train.processes.limits import keep_freed_memory
 from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.schedule import make_schedule
-from train.weights import Weights, begin_from, initial_weights, load, read, train_only
+from train.weights import begin_from, initial_weights, load, read, train_only
 
 # how gloo and NCCL report that another process is gone or does not answer
 LOST = re.compile(r"[Tt]imed? ?out|closed by peer|reset by peer|[Bb]roken pipe|refused|remote process", re.ASCII)
@@ -101,13 +101,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     """Train the run that ``config`` describes, from scratch or from its newest checkpoint."""
     # before anything takes its time: the code that trains is the code that was read at the start
     commit = environment.commit() if world.is_chief else None
-    data = world.raise_together(lambda: open_data(config.data))
-    plan = world.raise_together(
-        lambda: make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
-    )
-    world.raise_together(lambda: check_groups(config, plan))
-    # before there is a folder, which a network that cannot be made should not leave behind
-    model = world.raise_together(lambda: build_model(config, data.classes, world))
+    # before there is a folder, which what cannot be trained should not leave behind
+    data, plan, model = world.raise_together(lambda: parts(config, world))
     folder = world.raise_together(lambda: RunFolder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -131,7 +126,9 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     is_over, report = False, None
     try:
         with ExitStack() as stack:
-            training = connect(config, model, plan, data, world, stop, folder, log, commits, weights)
+            if weights is not None:
+                log.say(world.raise_together(lambda: begin_from(model, weights, data.classes, str(config.init))))
+            training = connect(config, model, plan, data, world, stop, folder, log, commits)
             stack.callback(training.loader.close)
             if training.checkpoints:
                 stack.callback(training.checkpoints.wait)
@@ -170,10 +167,13 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         print(f"stopped at max_steps={config.max_steps}{since}: {folder.path} is unfinished and can be resumed")
 
 
-def check_groups(config: Config, plan: Plan) -> None:
-    """Raise UserError unless groups of micro-batches are whole on every process."""
+def parts(config: Config, world: World) -> tuple[Data, Plan, nn.Module]:
+    """The images, their division among steps and processes, and the network; UserError if they do not fit together."""
+    data = open_data(config.data)
+    plan = make_plan(config.batch, config.epochs, data.train_images, world.size, config.evaluate_every)
     for total in config.batch.totals:
         config.optimizer.check_groups(total // plan.micro, plan.processes)
+    return data, plan, build_model(config, data.classes, world)
 
 
 def last_state(folder: RunFolder | None, data: Data) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -223,14 +223,8 @@ def connect(
     folder: RunFolder | None,
     log: Logger,
     commits: Sequence[str | None] = (),
-    weights: Weights | None = None,
 ) -> Training:
-    """Build optimizer, schedule and loader for ``model``, and connect them; ``commits`` are kept in checkpoints.
-
-    The model begins from ``weights`` where they are given.
-    """
-    if weights is not None:
-        log.say(world.raise_together(lambda: begin_from(model, weights, data.classes, str(config.init))))
+    """Build optimizer, schedule and loader for ``model``, and connect them; ``commits`` are kept in checkpoints."""
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
         compile_static(model, config, world)
