@@ -324,18 +324,19 @@ class LARS(Optimizer):
         measured: list[tuple[list[Tensor], LayerStatistics]] = []
         rest: list[dict[str, Any]] = []
         restores: list[Callable[[], None]] = []
+        is_caffe = self.variant.momentum_form == "caffe"  # lr is in the gradients that the base is given
         try:
             for group in self.param_groups:
                 params = [p for p in group["params"] if p.grad is not None]
                 if not self._adapts(group) or not params:
                     rest.append(group)
-                    if self.variant.momentum_form == "caffe":
+                    if is_caffe:
                         restores.append(_hand_over(group, params, lr_inside(group, params), lr=1.0))
                     continue
                 statistics = self._step_group(group, params)
                 if statistics is None:
-                    statistics, restore = _scale_for_base(group, params, self.variant)
-                    restores.append(restore)
+                    statistics, scaled = scaled_gradients(group, params, self.variant)
+                    restores.append(_hand_over(group, params, scaled, lr=1.0 if is_caffe else None))
                     rest.append(group)
                 measured.append((params, statistics))
             if rest:
@@ -399,14 +400,6 @@ class LARS(Optimizer):
             self.optim.step()
         finally:
             self.optim.param_groups = whole
-
-
-def _scale_for_base(
-    group: dict[str, Any], params: list[Tensor], variant: Variant
-) -> tuple[LayerStatistics, Callable[[], None]]:
-    """Put scaled gradients and weight decay 0 into ``group`` for its base, and return how to restore both."""
-    measured, scaled = scaled_gradients(group, params, variant)
-    return measured, _hand_over(group, params, scaled, lr=1.0 if variant.momentum_form == "caffe" else None)
 
 
 def _hand_over(

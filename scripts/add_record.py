@@ -20,14 +20,13 @@ if __name__ == "__main__":
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from scripts.records import FILES, ROOT, file_run, read
+from scripts.records import FILES, IMAGENET, ROOT, file_run, read
 from train.config.compose import compose
 from train.config.refusals import MISTAKES, refuse
 from train.data.dataset import ILSVRC_2012
 from train.errors import UserError
 from train.keys import flatten, result_settings
 
-RECORDS = ROOT / "results" / "imagenet"
 # settings of the result in which a record may still differ from its preset; on_divergence shows in its
 # restarts, evaluate_every in its rows
 FREE = {"seed", "precision", "compile", "on_divergence", "evaluate_every"}
@@ -62,7 +61,7 @@ def check(run: Path) -> str:
     if result.get("restarts"):
         wrong.append(f"restarts: {len(result['restarts'])}, after which it went on with a lower lr")
     wrong += [f"{key}: missing in result.json" for key in ("versions", "hardware", "command") if not result.get(key)]
-    others = {names_of(json.loads(p.read_text())) for p in RECORDS.glob("*/result.json")}
+    others = {names_of(json.loads(p.read_text())) for p in IMAGENET.glob("*/result.json")}
     if others and names_of(result) not in others:
         wrong.append("data: names or labels are not those of the records that are there")
     if wrong:
@@ -90,7 +89,7 @@ def main() -> int:
     parser.add_argument("run", metavar="RUN_FOLDER", type=Path)
     run = parser.parse_args().run
     try:
-        record = RECORDS / check(run)
+        record = IMAGENET / check(run)
     except MISTAKES as error:
         # also of composing: the default recipe does not publish every batch
         return refuse(error)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 FRACTALS = ROOT / "results" / "fractals"
-# The first data set's, whose faults its README lists. The report shows them until the runs of FRACTALS replace them.
+# the first data set's, whose faults its README lists
 FRACTALS_V1 = ROOT / "results" / "fractals-v1"
 V1_FINGERPRINT = "d339df24c0ebeee84b1b1ba9c1ab1139cf96ede32df4a69d97d6549671a733c3"
 IMAGENET = ROOT / "results" / "imagenet"

@@ -27,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     counts = dict(zip(("train_images", "val_images", "classes"), ILSVRC_2012, strict=True))
     change(folder, last_top1=72.0, best_top1=72.0, commit="0" * 40, versions={"torch": "2"}, hardware={"cores": 1},
            command="python train/main.py", data_fingerprint="f", **counts)  # fmt: skip
-    monkeypatch.setattr(add_record, "RECORDS", tmp_path / "results")
+    monkeypatch.setattr(add_record, "IMAGENET", tmp_path / "results")
     monkeypatch.setattr(add_record, "ROOT", tmp_path)
     monkeypatch.setattr(records, "IMAGENET", tmp_path / "results")
     return folder

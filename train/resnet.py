@@ -59,7 +59,7 @@ def resnet50(num_classes: int, zero_gamma: bool = False, stride_in_1x1: bool = F
     """torchvision's ResNet-50, with the stride in the 3x3 convolutions, for float images ``N,3,H,W``.
 
     With ``stride_in_1x1`` the stride is in the first 1x1 convolution of a block, as published (He et al. 2015); the
-    weights have the same names and shapes. ``zero_gamma`` as in ``resnet8``.
+    weights have the same names and shapes. ``zero_gamma`` as in ``cifar_resnet``.
     """
     # imported here: it takes a second that small networks need not wait for
     from torchvision.models import resnet50

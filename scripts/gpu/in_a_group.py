@@ -13,21 +13,13 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from train.processes.world import World
-
-
-def wrapped(self: World, model: nn.Module) -> nn.Module:
-    ids = None if self.device.type == "cpu" else [self.device.index]
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
-
 
 if __name__ == "__main__":
     backend = sys.argv.pop(1)
     os.environ["LOCAL_RANK"] = "0"
     form = dist.init_process_group
     dist.init_process_group = lambda _, **options: form(backend, **options)
-    World.data_parallel = wrapped  # type: ignore[method-assign]
+    World.data_parallel = World.in_ddp  # type: ignore[method-assign]
     runpy.run_path(str(Path(__file__).parents[2] / "train" / "main.py"), run_name="__main__")

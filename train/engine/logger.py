@@ -73,7 +73,7 @@ class Logger:
 
 
 class Loggers:
-    """Several forms of the log at once, each told what this one is told; none on a rank that is not the chief."""
+    """Several forms of the log at once, each told what this one is told."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = loggers

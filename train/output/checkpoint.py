@@ -2,7 +2,7 @@
 
 ``step-000000450-<16 digits>.pt`` is the state after 450 steps, and the digits are the first of the file's sha256.
 ``best-...`` is the state of the best evaluation so far. ``Training.state`` in ``train/engine/loop.py`` makes the state:
-the position of the run, model, optimizer, the moving average, the configuration and the data's fingerprint.
+what the run has reached and recorded, model, optimizer, and what identifies it.
 """
 
 from __future__ import annotations

@@ -124,9 +124,11 @@ class World:
         return [whole.view_as(part) for whole, part in zip(sums, parts, strict=True)]
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
+        """``model`` in DDP; bare on a single process, which has nothing to average."""
+        return self.in_ddp(model) if self.size > 1 else model
+
+    def in_ddp(self, model: nn.Module) -> DistributedDataParallel:
         """``model`` in DDP, which averages gradients over the ranks and leaves running statistics to us."""
-        if self.size == 1:
-            return model
         ids = None if self.device.type == "cpu" else [self.device.index]
         with warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
