@@ -294,3 +294,6 @@ def learn() -> Iterator[Experiment]:
 
 GROUPS = {"rows": rows, "target": target, "tuned": baseline, "fresh": fresh, "longer": longer,
           "noise": noise, "growth": growth, "variance": variance, "learn": learn}  # fmt: skip
+# of the groups in results/README.md and in all that is said of them here
+LETTERS = {"rows": "a", "target": "b", "tuned": "c", "fresh": "c", "longer": "d", "noise": "e", "growth": "f",
+           "variance": "g"}  # fmt: skip

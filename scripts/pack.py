@@ -40,7 +40,7 @@ from train.data.randomness import epoch_order
 from train.data.sources import Source, open_sources
 from train.data.stream import worker_pool
 from train.errors import Stopped, UserError, print_error
-from train.output.checkpoint import write_whole
+from train.output.files import write_whole
 
 IN_A_SHARD = 2048
 SAMPLE = 64  # images from which the size is estimated

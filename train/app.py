@@ -42,7 +42,6 @@ from train.output.mlperf import MLPerfLogger
 from train.output.profiler import tracing
 from train.output.progress import ProgressLogger
 from train.output.published_range import PublishedRange
-from train.output.result import write_diverged, write_result
 from train.output.rows import RowLogger
 from train.output.run_folder import RunFolder
 from train.plan import Plan, make_plan
@@ -155,7 +154,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
             folder.mark(ended)
             if isinstance(ended, Diverged):
                 conditions = environment.conditions(plan.processes, command, commits)
-                write_diverged(folder.path, ended, data.fingerprint, conditions)
+                folder.write_diverged(ended, data.fingerprint, conditions)
         raise
     finally:
         log.close(is_over)
@@ -366,7 +365,7 @@ def finish(
         "data_fingerprint": data.fingerprint,
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
-    write_result(folder.path, training.evaluate.model, reached, conditions)
+    folder.write_result(training.evaluate.model, reached, conditions)
     on_report = f"; {report.top1:.2f} % on the report split" if report else ""
     scores = f"{position.last_top1:.2f} % top-1 (best {position.best_top1:.2f} %{on_report})"
     print(f"finished: {scores}, in {folder.path}")

@@ -112,8 +112,8 @@ def measure(rounds: int) -> None:
     optimizers[COMPILED] = made(compiled)
     pair = in_turn({name: optimizers[name] for name in (BASE, COMPILED)}, rounds)
     times[COMPILED], bases[COMPILED] = pair[COMPILED], pair[BASE]
-    tensors = optimizers[BASE].param_groups[0]["params"]
-    parameters = sum(p.numel() for p in tensors)
+    params = optimizers[BASE].param_groups[0]["params"]
+    parameters = sum(p.numel() for p in params)
     figures: dict[str, object] = {}
     print(f"{'':36}{'x SGD fused, median (min-max)':34}{'ms':>8}{'N':>12}{'calls':>12}{'host reads':>12}")
     for name, each in optimizers.items():
@@ -124,5 +124,5 @@ def measure(rounds: int) -> None:
         mid = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         shown = "".join(f"{'-' if c is None else c:>12}" for c in costs.values())
         print(f"{name:36}{mid:34}{statistics.median(milliseconds):8.1f}{shown}")
-    what = f"one step over ResNet-50's {len(tensors)} tensors, {parameters:,} fp32 parameters, momentum and weight decay"
+    what = f"one step over ResNet-50's {len(params)} tensors, {parameters:,} fp32 parameters, momentum and weight decay"
     write("optimizer", {"what": what, "steps": rounds, "optimizers": figures}, libraries)

@@ -64,7 +64,7 @@ def draw_final(axes: Axes, rows: Rows) -> None:
 
 
 def best() -> list[dict[str, object]]:
-    """The ends of (c), each with its lr in units of the row's."""
+    """The ends of version 1's (c), each with its lr in units of the row's."""
     return [
         {**end(r), "of_row": f"{r.config.optimizer.lr / MIDDLE_V1[r.preset, r.optimizer]:.2g}"}
         for r in on_fractals_v1("best") if r.result

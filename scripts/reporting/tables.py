@@ -62,7 +62,7 @@ def rows_table() -> str:
 
 
 def lr_table() -> str:
-    """(b): top-1 after 30 epochs by learning rate."""
+    """(b) of version 1: top-1 after 30 epochs by learning rate."""
     lines = ["| `batch=` | optimizer | top-1 % after 30 epochs, by lr |", "|---|---|---|"]
     for preset, optimizer in MIDDLE_V1:
         runs = [r for r in on_fractals_v1("lr") if (r.preset, r.optimizer) == (preset, optimizer)]
@@ -73,7 +73,7 @@ def lr_table() -> str:
 
 
 def best_table() -> str:
-    """(c): each optimizer at its best learning rates of (b), other seeds."""
+    """(c) of version 1: each optimizer at its best learning rates of (b), other seeds."""
     found = {(s[0].optimizer, float(s[0].config.optimizer.lr)): s for s in by_row(on_fractals_v1("best"))}
     lines = list(OVER_SEEDS)
     for name, rate in sorted(found):

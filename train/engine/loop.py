@@ -326,7 +326,7 @@ class Training:
         if not noise:
             return {}
         row = noise.row(self.adapted_norms())
-        scales = {key: row[key] for key in ("noise_scale", "noise_scale_lars") if key in row}
+        scales: dict[str, Any] = {key: row[key] for key in ("noise_scale", "noise_scale_lars") if key in row}
         scales |= {f"noise_scale/{name}": scale for name, scale in row["noise_scale_layers"].items()}
         self.log.scalars(self.images, {tag: scale for tag, scale in scales.items() if scale is not None})
         return row

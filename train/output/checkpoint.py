@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from argparse import Namespace
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,27 +18,9 @@ from typing import Any
 import torch
 
 from train.errors import UserError
+from train.output.files import write_whole
 
 NAME = re.compile(r"(step|best)-(\d{9,})-([0-9a-f]{16})\.pt")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` always holds all of it or what it held before."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def to_bytes(state: Any) -> bytes:

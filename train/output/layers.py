@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from train.engine.logger import Logger
-from train.output.checkpoint import write_whole
+from train.output.files import write_whole
 
 
 class LayersLogger(Logger):

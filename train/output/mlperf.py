@@ -16,7 +16,7 @@ from typing import Any
 
 from train.engine.logger import Logger
 from train.errors import UserError
-from train.output.checkpoint import write_whole
+from train.output.files import write_whole
 
 TARGET = 0.759  # top-1: compliance_checker/training_4.0.0/closed_resnet.yaml
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from train.engine.logger import Logger
-from train.output.checkpoint import write_whole
+from train.output.files import write_whole
 
 
 class RowLogger(Logger):

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from torch import nn
 from yaml import YAMLError
 
 from train.errors import Diverged, Stopped, UserError
 from train.keys import flatten, free_on_resume
 from train.output import checkpoint
+from train.output.files import write_whole
 
 # keys that 0.1 wrote into a run's config.yaml and that say nothing of the run
 RETIRED = ("plan.",)
@@ -68,7 +70,7 @@ class RunFolder:
                 shutil.rmtree(self.path / "tb", ignore_errors=True)
                 for name in LOGS:
                     (self.path / name).unlink(missing_ok=True)
-            checkpoint.write_whole(path, written)
+            write_whole(path, written)
             return
         try:
             before = ADDED | flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
@@ -110,6 +112,21 @@ class RunFolder:
         (self.path / "diverged.json").unlink(missing_ok=True)
         for kind, name in ((Stopped, "stopped"), (Diverged, "diverged")):
             if isinstance(ended, kind):
-                checkpoint.write_whole(self.path / name, f"{ended}\n".encode())
+                write_whole(self.path / name, f"{ended}\n".encode())
             else:
                 (self.path / name).unlink(missing_ok=True)
+
+    def write_result(self, model: nn.Module, reached: dict[str, Any], conditions: dict[str, Any]) -> None:
+        """Write the weights of ``model``, and then what was ``reached`` with the conditions under which it was."""
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        write_whole(self.path / "weights.pt", checkpoint.to_bytes(weights))
+        # its presence says that the run is finished
+        self._write_json("result.json", {**reached, **conditions})
+
+    def write_diverged(self, diverged: Diverged, data_fingerprint: str, conditions: dict[str, Any]) -> None:
+        """Write ``diverged.json``: where a run ended that reached no result, and its conditions."""
+        ended = {"diverged_at": diverged.step, "message": str(diverged), "data_fingerprint": data_fingerprint}
+        self._write_json("diverged.json", {**ended, **conditions})
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_whole(self.path / name, json.dumps(content, indent=2).encode() + b"\n")

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from train.engine.logger import Logger, Run
-from train.output.checkpoint import write_whole
+from train.output.files import write_whole
 from train.output.pictures import grid
 
 PROJECT = "lars-imagenet"  # where runs are filed unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME says otherwise

@@ -27,9 +27,9 @@ NAMES = {
 def progress_table() -> str:
     """How many of the runs that are asked for so far are done; what is done may ask for more."""
     lines = ["| experiment | done | of the runs asked for so far | diverged | on |", "|---|---|---|---|---|"]
-    labels = [f"({letter})" for letter in "abccdefg"]
-    for label, group in zip([*labels, "[learn](../docs/learn.md)"], matrix.GROUPS, strict=True):
-        asked = list(matrix.GROUPS[group]())
+    for group, runs in matrix.GROUPS.items():
+        label = f"({matrix.LETTERS[group]})" if group in matrix.LETTERS else "[learn](../docs/learn.md)"
+        asked = list(runs())
         done = [e for e in asked if e.is_done]
         diverged = sum(e.result is None for e in done)
         cpus = Counter(map(cpu_of, on_fractals(group).values()))
