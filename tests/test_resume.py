@@ -15,7 +15,7 @@ from scripts import soak
 from tests.helpers import MAIN, SMALL, App, assert_same_run, image_folder, rows, start_and_signal
 from train.errors import Stopped
 from train.output import checkpoint
-from train.output.marker import mark_stopped
+from train.output.files import mark_stopped
 
 SIGNAL_AT_THE_END = """
 import os, signal

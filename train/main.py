@@ -32,7 +32,7 @@ from train.config.schema import Config
 from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError, print_error
 from train.model import check_library
 from train.output import sweep
-from train.output.marker import mark_stopped
+from train.output.files import mark_stopped
 from train.plan import accumulation
 from train.processes.signals import StopRequest
 

@@ -1,7 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the mark of a run that was stopped before its folder was claimed."""
 
+import fcntl
 import os
 from pathlib import Path
+
+from train.errors import Stopped
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -21,3 +24,15 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def mark_stopped(folder: Path, stopped: Stopped) -> None:
+    """Write the file ``stopped`` into the ``folder`` of an unfinished run, unless another process works there."""
+    if not (folder / "log.jsonl").exists() or (folder / "result.json").exists():
+        return
+    with open(folder / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        write_whole(folder / "stopped", f"{stopped}\n".encode())
