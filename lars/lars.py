@@ -20,6 +20,7 @@ from lars.update import (
     LayerStatistics,
     fused_cpu,
     grads_of,
+    is_distributed,
     is_finite,
     lr_inside,
     multi_tensor,
@@ -78,10 +79,12 @@ class LARS(Optimizer):
     where ``momentum_form`` is "caffe". State dicts are those of the wrapped optimizer, in both directions. ``step``
     leaves ``p.grad`` unchanged.
 
-    A norm that is not finite gives a step that is not finite, never an unscaled one.
+    A gradient that is not finite gives a step that is not finite or none, never an unscaled one. Outside CPUs norms are
+    float32: those of gradients from about 1e19 on are infinite, and such a tensor is not moved.
 
     ``torch.amp.GradScaler.step`` hands over its ``found_inf`` as a tensor: a step whose gradients overflowed changes
-    neither weights nor state, and on a GPU the host does not wait to learn of it. Such a step keeps a copy of both.
+    neither weights nor state. It keeps a copy of both, and on a GPU the host does not wait to learn of it, except in
+    the first step of a base other than SGD.
 
     Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS, and for an unknown argument; ValueError for an
     option out of its range, a ``momentum_form`` that the base does not support, a base with decoupled weight decay that
@@ -173,13 +176,18 @@ class LARS(Optimizer):
                 f"a group's trust_coef={filled['trust_coef']!r} and lars_eps={filled['lars_eps']!r} "
                 "must be finite and not negative"
             )
-        decoupled = type(self.optim).__name__ in DECOUPLED or filled.get("decoupled_weight_decay")
-        if filled["lars"] and decoupled and filled.get("weight_decay", 0) != 0:
+        if filled.get("differentiable"):
+            raise ValueError("differentiable=True: LARS does not differentiate through its step, leave it out")
+        self._check_decay(filled)
+        return filled
+
+    def _check_decay(self, group: dict[str, Any]) -> None:
+        decoupled = type(self.optim).__name__ in DECOUPLED or group.get("decoupled_weight_decay")
+        if group["lars"] and decoupled and group.get("weight_decay", 0) != 0:
             raise ValueError(
                 f"{type(self.optim).__name__} has decoupled weight decay, which no trust ratio can scale: "
-                f"give it weight_decay=0, not {filled['weight_decay']}, or use a base with L2 decay"
+                f"give it weight_decay=0, not {group['weight_decay']}, or use a base with L2 decay"
             )
-        return filled
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("optim", "eps", "trust_coef", "variant")
@@ -292,7 +300,12 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            if "lars" not in group:
+                # the base was given a group, or loaded a state of its own
+                group.update(self._filled(group))
         for group in filter(self._adapts, self.param_groups):
+            self._check_decay(group)
             sparse = [p for p in group["params"] if p.grad is not None and p.grad.is_sparse]
             if sparse:
                 raise RuntimeError(
@@ -307,16 +320,23 @@ class LARS(Optimizer):
             if self.variant.momentum_form == "nus":
                 self._check_nus(group)
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for p in params:
+            g = p.grad
+            if g is not None and is_distributed(p) and is_distributed(g) and g.placements != p.placements:
+                # tensor parallelism leaves some gradients as parts of a sum
+                p.grad = g.redistribute(placements=p.placements)
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is not None:
             for g in grads_of(params):
-                g.div_(scale.to(g.device, non_blocking=True))
+                # a copy to a CPU that does not block would be read before it has arrived
+                g.div_(scale.to(g.device, non_blocking=not g.is_cpu))
         if found_inf is None:
             self._step_all()
         else:
             # on a CPU a step that overflowed is not taken, and measures nothing
             self._measured.clear()
-            unless_overflow(found_inf, params, self.state, self._step_all)
+            is_sgd = type(self.optim) is SGD and not any(group["dampening"] for group in self.param_groups)
+            unless_overflow(found_inf, params, self.state, self._step_all, begins_at_zero=is_sgd)
         return loss
 
     def _step_all(self) -> None:
@@ -371,10 +391,10 @@ class LARS(Optimizer):
             raise ValueError(
                 "momentum_form='nus' needs the step of LARS itself: put hooks and schedulers on it, not on the SGD"
             )
-        if group["dampening"] or group.get("differentiable"):
+        if group["dampening"]:
             raise ValueError(
-                f"momentum_form='nus' supports neither dampening={group['dampening']} nor "
-                f"differentiable={group.get('differentiable', False)}: leave both out, or take momentum_form='torch'"
+                f"momentum_form='nus' does not support dampening={group['dampening']}: leave it out, or take "
+                "momentum_form='torch'"
             )
 
     def _buffers(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:

@@ -25,7 +25,7 @@ class Variant:
         self, w_norm: float, g_norm: float, d_norm: float, lr: float, decay: float, trust_coef: float, eps: float
     ) -> float:
         """The ratio of one tensor, on the host; ``d_norm`` is |g + decay w| and is used only by ``decayed``."""
-        if w_norm == 0 or g_norm == 0:
+        if w_norm == 0 or g_norm == 0 or (self.ratio == "decayed" and d_norm == 0):
             return 1.0
         denominator = (d_norm if self.ratio == "decayed" else g_norm + decay * w_norm) + eps
         ratio = trust_coef * w_norm / denominator if denominator else math.inf
@@ -56,7 +56,10 @@ class Variant:
         if self.clip:
             # Where lr is 0 this is 0 / 0, and any factor will do. A Python condition on lr would wait for the device.
             ratios = torch.where(ratios == 0, ratios, (ratios / lr).clamp(max=1.0))
-        return torch.where((w_norms == 0) | (g_norms == 0), torch.ones_like(ratios), ratios)
+        is_plain = (w_norms == 0) | (g_norms == 0)
+        if d_norms is not None:
+            is_plain |= d_norms == 0
+        return torch.where(is_plain, torch.ones_like(ratios), ratios)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         rule = state.pop("rule", None)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
+SMALLEST_INSIDE = 1e-6  # below it 1 - (1 - x) is off by more than 1e-10 of x in float64
+
+
 class LayerStatistics(NamedTuple):
     """What a step measured of T tensors, each 1-D of length T: |w| and |g| before the step, and the trust ratio."""
 
@@ -33,7 +36,7 @@ def grads_of(params: Sequence[Tensor]) -> list[Tensor]:
 
 def takes_fused_cpu(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
     """Whether ``fused_cpu`` can compute the step of this group of a torch.optim.SGD."""
-    if torch.compiler.is_compiling() or isinstance(group["lr"], Tensor) or group.get("differentiable"):
+    if torch.compiler.is_compiling() or isinstance(group["lr"], Tensor):
         return False
     if variant.clamp is not None or group["dampening"] or (group["nesterov"] and variant.momentum_form != "nus"):
         return False
@@ -59,7 +62,8 @@ def fused_cpu(
     """SGD on a CPU: each tensor's norms by dot products, then its update by torch's fused SGD.
 
     torch's fused SGD computes ``v = momentum v + (1 - dampening) (g + decay w)``. The ratio is passed in the place of
-    ``1 - dampening``, so no temporary of a parameter's size is allocated. The statistics are float32 on the CPU.
+    ``1 - dampening``, so no temporary of a parameter's size is allocated; a ratio that 1 - (1 - ratio) would round away
+    takes single operations instead. The statistics are float32 on the CPU.
     """
     lr, momentum, decay = float(group["lr"]), group["momentum"], float(group["weight_decay"])
     trust_coef, eps = group["trust_coef"], group["lars_eps"]
@@ -80,6 +84,10 @@ def fused_cpu(
             inside, outside = lr * ratio, 1.0
         else:
             inside, outside = ratio, lr
+        if abs(inside) < SMALLEST_INSIDE and momentum:
+            v = buffers[i].mul_(momentum).add_(g, alpha=-inside if maximize else inside).add_(w, alpha=inside * decay)
+            w.sub_(v, alpha=outside)
+            continue
         torch._fused_sgd_(
             [w],
             [g],
@@ -120,7 +128,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def takes_multi_tensor(group: dict[str, Any], params: Sequence[Tensor], variant: Variant) -> bool:
     """Whether ``multi_tensor`` can compute the step of this group of a torch.optim.SGD."""
-    if group.get("differentiable") or group["dampening"]:
+    if group["dampening"]:
         return False
     if variant.momentum_form == "nus":
         return True
@@ -159,7 +167,8 @@ def multi_tensor(
     if variant.momentum_form == "caffe":
         torch._foreach_sub_(ws, vs)
     elif isinstance(lr, Tensor):
-        torch._foreach_addcmul_(ws, [lr.to(ws[0].device, ws[0].dtype)] * len(ws), vs, value=-1)
+        step = lr.reshape(()).to(ws[0].device, ws[0].dtype, non_blocking=True)
+        torch._foreach_addcmul_(ws, [step] * len(ws), vs, value=-1)
     else:
         torch._foreach_add_(ws, vs, alpha=-lr)
     return measured
@@ -219,7 +228,7 @@ def _decayed(group: dict[str, Any], ws: Sequence[Tensor], gs: Sequence[Tensor], 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norm of each, 1-D, in fp32 or float64; tensors sharded the same way share one collective."""
-    local = [torch.view_as_real(t) if t.is_complex() else t for t in _local(tensors)]
+    local = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in _local(tensors)]
     wide = torch.float64 if any(t.dtype == torch.float64 for t in local) else torch.float32
     eager_cpu = local[0].is_cpu and not torch.compiler.is_compiling()
     if eager_cpu and all(map(_is_dense_cpu, local)):
@@ -238,7 +247,7 @@ def _over_all_shards(tensors: Sequence[Tensor], norms: Tensor) -> Tensor:
     kinds: dict[Any, list[int]] = {}
     for i, t in enumerate(tensors):
         if is_distributed(t):
-            kinds.setdefault((t.device_mesh, tuple(p.is_shard() for p in t.placements)), []).append(i)
+            kinds.setdefault((t.device_mesh, tuple(not p.is_replicate() for p in t.placements)), []).append(i)
     each = list(norms.unbind())
     for (mesh, sharded), members in kinds.items():
         squares = torch.stack([each[i] for i in members]).square()

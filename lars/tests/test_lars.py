@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 
 from lars import LARS, LarsSGD
-from lars.tests.reference import PATHS, by, gradients, reference, tensors, warm_up_and_poly2
+from lars.tests.reference import PATHS, assert_equal, by, gradients, reference, stepped, tensors, warm_up_and_poly2
 
 VARIANTS = [
     {},
@@ -263,3 +264,39 @@ def test_weights_fade_where_the_gradient_is_small_unless_the_ratio_is_bounded():
             optimizer.step()
         left.append(float(w.detach().mean()))
     assert left == pytest.approx([(1 - 4e-3) ** 100, (1 - 4e-3) ** 100, (1 - 4.0 * 0.1 * 5e-4) ** 100], rel=1e-4)
+
+
+@pytest.mark.parametrize("lr", [1.0, torch.tensor([1.0])], ids=["fused", "multi-tensor"])
+@pytest.mark.parametrize("momentum_form", ["torch", "caffe"])
+@pytest.mark.parametrize("size", [1e0, 1e12, 1e17])
+def test_a_large_gradient_leaves_the_step_its_length(size: float, momentum_form: str, lr: Any):
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    w.grad = torch.tensor([0.0, size])
+    LARS(torch.optim.SGD([w], lr=lr, momentum=0.9), trust_coef=0.1, momentum_form=momentum_form).step()
+    torch.testing.assert_close(w.detach(), torch.tensor([3.0, 3.5]))
+
+
+@pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["fused", "multi-tensor"])
+def test_weight_decay_that_cancels_the_gradient_leaves_the_weights(lr: Any):
+    """SimCLR and BYOL take the ratio 1 there, and the step is 0."""
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    w.grad = -0.5 * w.detach()
+    LARS(torch.optim.SGD([w], lr=lr, weight_decay=0.5), ratio="decayed", eps=0.0).step()
+    assert w.tolist() == [3.0, 4.0]
+
+
+def test_a_group_that_the_base_was_given_is_adapted_too():
+    params, expected = tensors(), tensors()
+    optimizer = LARS(torch.optim.SGD(params[:3], lr=0.1))
+    optimizer.optim.add_param_group({"params": params[3:]})
+    stepped(optimizer, params)
+    stepped(LARS(torch.optim.SGD([{"params": expected[:3]}, {"params": expected[3:]}], lr=0.1)), expected)
+    assert_equal(params, expected)
+
+
+def test_a_gradient_that_is_lazily_conjugated_has_a_norm():
+    w = torch.nn.Parameter(torch.tensor([3.0 + 4.0j]))
+    (w.conj() * torch.tensor([2.0 + 1.0j])).real.sum().backward()
+    before = w.detach().clone()
+    LARS(torch.optim.SGD([w], lr=1.0), trust_coef=0.1).step()
+    assert (w - before).abs().item() == pytest.approx(0.5)

@@ -102,7 +102,21 @@ def test_a_momentum_form_that_the_base_lacks_is_named():
     params = tensors()
     groups = [{"params": params[:3]}, {"params": params[3:], "dampening": 0.5}]
     optimizer = LarsSGD(groups, lr=0.1, momentum=0.9, momentum_form="nus")
-    with pytest.raises(ValueError, match="neither dampening=0.5 nor differentiable=False: .* momentum_form='torch'"):
+    with pytest.raises(ValueError, match="does not support dampening=0.5: .* momentum_form='torch'"):
+        stepped(optimizer, params)
+    assert_equal(params, tensors())
+
+
+def test_a_step_that_should_be_differentiated_is_refused():
+    with pytest.raises(ValueError, match="differentiable=True: LARS does not differentiate"):
+        LARS(torch.optim.SGD(tensors(), lr=0.1, differentiable=True))
+
+
+def test_decoupled_decay_that_is_raised_later_is_refused_too():
+    params = tensors()
+    optimizer = LARS(torch.optim.AdamW(params, weight_decay=0.0))
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match="AdamW has decoupled weight decay"):
         stepped(optimizer, params)
     assert_equal(params, tensors())
 

@@ -363,19 +363,25 @@ def test_a_step_whose_gradients_overflowed_changes_nothing_and_the_next_is_as_if
         assert scaler.get_scale() == 512.0
 
 
+class Flag:
+    """``found_inf`` as on a GPU."""
+
+    is_cpu = False
+
+    def __init__(self, overflowed: bool) -> None:
+        self.value = torch.tensor([float(overflowed)])
+
+    def to(self, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        return self.value
+
+    def item(self) -> float:
+        return self.value.item()
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("skipped", [None, 0, 1])
 def test_on_a_gpu_an_overflow_is_undone_by_values_alone(path: str, skipped: int | None):
     """With a flag that says that it is not on the CPU, the first step, which makes the buffers, or the second."""
-
-    class Flag:
-        is_cpu = False
-
-        def __init__(self, overflowed: bool) -> None:
-            self.value = torch.tensor([float(overflowed)])
-
-        def to(self, device: torch.device, non_blocking: bool) -> torch.Tensor:
-            return self.value
 
     params, plain = tensors(), tensors()
     optimizer, expected = (LARS(by(path, torch.optim.SGD(p, lr=0.1, momentum=0.9))) for p in (params, plain))
@@ -387,3 +393,22 @@ def test_on_a_gpu_an_overflow_is_undone_by_values_alone(path: str, skipped: int 
         optimizer.found_inf = Flag(step == skipped)
         optimizer.step()
         assert_equal(params, plain)
+
+
+def dampened(params: list, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(params, lr=lr, momentum=0.9, dampening=0.5)
+
+
+@pytest.mark.parametrize("base", [torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD, dampened])
+def test_a_first_step_that_overflows_leaves_no_state(base: Any):
+    params, plain = tensors(), tensors()
+    optimizer, expected = (LARS(base(p, lr=0.1), trust_coef=0.1) for p in (params, plain))
+    for p in params:
+        p.grad = torch.full_like(p, float("inf"))
+    optimizer.found_inf = Flag(True)
+    optimizer.step()
+    assert_equal(params, tensors())
+    optimizer.found_inf = Flag(False)
+    stepped(optimizer, params)
+    stepped(expected, plain)
+    assert_equal(params, plain)

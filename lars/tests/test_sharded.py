@@ -70,7 +70,7 @@ def test_two_fsdp2_processes_step_as_one_with_one_collective(tmp_path: Path):
 
 def _sharded_in_many_ways(rank: int, size: int, port: int, out: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
     with _group(rank, size, port):
         mesh = init_device_mesh("cpu", (size,))
@@ -86,6 +86,10 @@ def _sharded_in_many_ways(rank: int, size: int, port: int, out: Path) -> None:
             for step in range(3):
                 for p, g, way in zip(params, gradients(whole, step), kinds, strict=True):
                     p.grad = spread(g, way)
+                    if way == Replicate():
+                        # as tensor parallelism leaves it: what the processes have adds up to the gradient
+                        part = g if rank == 0 else torch.zeros_like(g)
+                        p.grad = DTensor.from_local(part, mesh, [Partial()], run_check=False)
                 optimizer.step()
         for a, b, way in zip(whole, parts, ways, strict=True):
             torch.testing.assert_close(b if way is None else b.full_tensor(), a, rtol=1e-10, atol=1e-12)
@@ -94,6 +98,36 @@ def _sharded_in_many_ways(rank: int, size: int, port: int, out: Path) -> None:
 @dtensors
 def test_parameters_of_one_group_may_be_sharded_each_in_its_own_way(tmp_path: Path):
     spawn(_sharded_in_many_ways, 2, tmp_path)
+
+
+def _tensor_parallel(rank: int, size: int, port: int, out: Path) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    with _group(rank, size, port):
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+        model = _even_model()
+        parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        fully_shard(model, mesh=mesh["data"])
+        _train(model, LARS(torch.optim.SGD(split_parameters(model, 0.01), lr=1.0, momentum=0.9)))
+        whole = [p.full_tensor() for p in model.parameters()]
+        if rank == 0:
+            torch.save(whole, out / "parallel.pt")
+
+
+def _even_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)).double()
+
+
+@dtensors
+def test_fsdp2_with_tensor_parallelism_steps_as_one_process(tmp_path: Path):
+    spawn(_tensor_parallel, 4, tmp_path)
+    model = _even_model()
+    _train(model, LARS(torch.optim.SGD(split_parameters(model, 0.01), lr=1.0, momentum=0.9)))
+    for a, b in zip(torch.load(tmp_path / "parallel.pt"), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-10, atol=1e-12)
 
 
 def _with_ddp(rank: int, size: int, port: int, out: Path) -> None:
