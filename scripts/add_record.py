@@ -20,6 +20,7 @@ if __name__ == "__main__":
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from scripts.command import exit_with
 from scripts.records import FILES, IMAGENET, ROOT, file_run, read
 from train.config.compose import compose
 from train.config.refusals import MISTAKES, refuse
@@ -41,19 +42,21 @@ def check(run: Path) -> str:
         record = read(run)
         now: dict[str, Any] = OmegaConf.to_container(record.config)  # type: ignore[assignment]
         preset, optimizer = now["batch"]["preset"], now["optimizer"]["name"]
+        rows, result = record.rows, record.result
+        assert result is not None
+        epochs, last, top1 = [row["epoch"] for row in rows], result["last_top1"], [row["val_top1"] for row in rows]
+        best = result["best_top1"]
     except (ValueError, LookupError, TypeError, YAMLError) as error:
         raise UserError(
             f"{run} is damaged ({type(error).__name__}: {error}): copy it again from where it ran"
         ) from error
-    rows, result = record.rows, record.result
-    assert result is not None
     wrong = differences(flatten(now), preset, optimizer)
     counts = tuple(result.get(key) for key in ("train_images", "val_images", "classes"))
     if counts != ILSVRC_2012:
         wrong.append(f"data: {counts} training images, validation images and classes, not {ILSVRC_2012}")
-    if [row["epoch"] for row in rows] != list(range(1, now["epochs"] + 1)):
+    if epochs != list(range(1, now["epochs"] + 1)):
         wrong.append(f"log.jsonl: {len(rows)} evaluations, not one after each of {now['epochs']} epochs")
-    elif (rows[-1]["val_top1"], max(row["val_top1"] for row in rows)) != (result["last_top1"], result["best_top1"]):
+    elif (top1[-1], max(top1)) != (last, best):
         wrong.append("result.json and log.jsonl tell different top-1")
     for commit in (result.get("commit"), *result.get("resumed_by", [])):
         if not commit or commit.endswith("-dirty"):
@@ -87,16 +90,18 @@ def differences(now: dict[str, Any], preset: str, optimizer: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN_FOLDER", type=Path)
-    run = parser.parse_args().run
+    folder = parser.parse_args().run
     try:
-        record = IMAGENET / check(run)
+        record = IMAGENET / check(folder)
     except MISTAKES as error:
         # also of composing: the default recipe does not publish every batch
         return refuse(error)
-    file_run(run, record)
+    if record.exists():
+        raise UserError(f"{record.relative_to(ROOT)} is there already: remove it first, or give a run of another seed")
+    file_run(folder, record)
     print(f"filed as {record.relative_to(ROOT)}: run python scripts/report.py, and commit both")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

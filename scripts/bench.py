@@ -23,7 +23,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.benchmarks.figures import clean_commit
-from train.errors import UserError, print_error
+from scripts.command import exit_with
 
 # module under scripts/benchmarks, and how many counted rounds by default
 BENCHMARKS = {
@@ -44,14 +44,13 @@ def main() -> int:
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--rounds", type=int, help="counted rounds of each, in turn")
     arguments = parser.parse_args()
-    try:
-        clean_commit()  # before anything is measured
-    except UserError as error:
-        return print_error(error)
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error(f"--rounds {arguments.rounds}: at least 1")
+    clean_commit()  # before anything is measured
     module, rounds = BENCHMARKS[arguments.what]
     importlib.import_module(f"scripts.benchmarks.{module}").measure(arguments.rounds or rounds)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

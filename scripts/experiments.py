@@ -30,6 +30,7 @@ if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from scripts.command import exit_with
 from scripts.matrix import GROUPS, RUNS, Experiment
 from scripts.records import ROOT, file_run
 from train.cores import cores
@@ -116,4 +117,4 @@ def told(ended: Experiment) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -21,8 +21,9 @@ if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from scripts.command import exit_with
 from scripts.records import OTHERS, csv_text
-from train.errors import UserError, print_error
+from train.errors import UserError
 
 TARGET = 0.759  # the benchmark's top-1; a run is over at the first evaluation that reaches it
 
@@ -177,7 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(print_error(error))
+    exit_with(main)

@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from train.data.stream import worker_pool
 from train.errors import Stopped, UserError, print_error
 from train.output.files import write_whole
 
+LONGEST = 80  # bytes of a name
 IN_A_SHARD = 2048
 SAMPLE = 64  # images from which the size is estimated
 
@@ -81,15 +83,13 @@ class Shard:
     source: Source
     indices: list[int]
     form: Form
-    by_class: bool  # names are not unique: the class goes before them
+    keys: list[str]  # their names in it
 
     def write(self) -> int:
         labels = self.source.labels(np.array(self.indices))
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for index, label in zip(self.indices, labels.tolist(), strict=True):
-                key = key_of(self.source.index.names[index]) or f"{index:08d}"
-                key = f"{label:05d}/{key}" if self.by_class else key
+            for index, label, key in zip(self.indices, labels.tolist(), self.keys, strict=True):
                 for ending, content in (("jpg", self.form.of(self.source, index)), ("cls", str(label).encode())):
                     member = tarfile.TarInfo(f"{key}.{ending}")
                     member.size = len(content)
@@ -98,19 +98,27 @@ class Shard:
         return len(self.indices)
 
 
-def key_of(name: bytes) -> str:
+def keys_of(source: Source) -> list[str]:
+    """A name for each image: its own, its class before it where names repeat, its number after it where these do."""
     # to WebDataset all after the first dot is the ending
-    return os.fsdecode(stem(name)).replace(".", "_")
+    names = [os.fsdecode(stem(name)).replace(".", "_") for name in source.index.names.tolist()]
+    # the name of a file in a tar has at most 100 bytes, with its class, number and ending
+    names = [n if 0 < len(os.fsencode(n)) <= LONGEST else f"{i:08d}" for i, n in enumerate(names)]
+    if len(set(names)) < len(names):
+        labels = source.labels(np.arange(len(source)))
+        names = [f"{label:05d}/{name}" for label, name in zip(labels.tolist(), names, strict=True)]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{name}-{i:08d}" if name in repeated else name for i, name in enumerate(names)]
 
 
 def shards(sources: tuple[Source, Source], out: Path, form: Form) -> Iterator[Shard]:
     for source in sources:
         order = epoch_order(0, 0, len(source))
-        stems = {key_of(name) for name in source.index.names.tolist()}
+        keys = keys_of(source)
         for number, start in enumerate(range(0, len(source), IN_A_SHARD)):
             path = out / f"{source.index.split}-{number:05d}.tar"
             indices = order[start : start + IN_A_SHARD].tolist()
-            yield Shard(path, source, indices, form, by_class=len(stems) < len(source))
+            yield Shard(path, source, indices, form, [keys[i] for i in indices])
 
 
 def estimate(sources: tuple[Source, Source], form: Form) -> int:

@@ -5,8 +5,9 @@ Usage: python scripts/plan.py batch=32k data=imagenet machine=h100 machine.gpus=
        python scripts/plan.py --from runs/NAME [--plot FILE.png]      a finished run with noise_scale=true: what the
                                                                  same result would take and cost on 1 to 1,024 GPUs
 
-It takes every override that the app takes, and ``machine=`` and ``machine.`` for the machine. With ``batch=`` it plans
-that run, without it or with ``--plot`` the rows. Nothing is started, and no GPU or image is needed.
+It takes every override that the app takes, and ``machine=`` and ``machine.`` for the machine. With ``batch=`` or
+``batch.total=`` it plans that run, without them or with ``--plot`` the rows. Nothing is started, and no GPU or image is
+needed.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def main() -> int:
     arguments, overrides = parser.parse_known_args()
     if arguments.plot and arguments.plot.suffix != ".png":
         parser.error(f"--plot {arguments.plot}: give a name that ends in .png")
-    is_one_run = not arguments.plot and any(o.startswith("batch=") for o in overrides)
+    is_one_run = not arguments.plot and any(o.startswith(("batch=", "batch.total=")) for o in overrides)
     try:
         if arguments.run:
             print(from_run(arguments.run, overrides, arguments.plot))

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from scripts.command import exit_with
 from scripts.records import ROOT
 from train.errors import UserError, print_error
 
@@ -130,7 +131,4 @@ def rebuild(check: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(print_error(error))
+    exit_with(main)

@@ -27,6 +27,7 @@ if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from scripts.command import exit_with
 from scripts.records import ROOT
 from train.errors import Stopped
 from train.output import checkpoint, environment
@@ -361,4 +362,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from scripts.command import exit_with
 from train.errors import UserError, print_error
 
 try:
@@ -31,18 +32,15 @@ def main() -> int:
     what.add_argument("--rerun", nargs="?", const="", metavar="RECORD", help="a record's folder; by default any")
     what.add_argument("--manifest", action="store_true")
     arguments = parser.parse_args()
-    try:
-        if arguments.run:
-            holds, line = reference.judge(arguments.run)
-            print(line)
-            return 0 if holds else 1
-        if arguments.rerun is not None:
-            return rerun.rerun(arguments.rerun)
-        if arguments.manifest:
-            print(f"{manifest.write()} files and tables listed in results/*.sha256")
-            return 0
-    except UserError as error:
-        return print_error(error)
+    if arguments.run:
+        holds, line = reference.judge(arguments.run)
+        print(line)
+        return 0 if holds else 1
+    if arguments.rerun is not None:
+        return rerun.rerun(arguments.rerun)
+    if arguments.manifest:
+        print(f"{manifest.write()} files and tables listed in results/*.sha256")
+        return 0
     if not runs.commits():
         print("the commits of records are not looked up: this copy has no whole git history", file=sys.stderr)
     faults = [*manifest.faults(), *runs.faults(), *tables.faults()]
@@ -55,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

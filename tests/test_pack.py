@@ -58,3 +58,17 @@ def test_packing_goes_on_where_it_was_and_keeps_to_its_form(tmp_path: Path):
     assert done.returncode == 2 and "holds a pack of other images or in another form" in done.stderr
     done = script("pack", out, root)
     assert done.returncode == 2 and "is not empty and holds no pack" in done.stderr
+
+
+def test_images_of_one_name_and_of_a_long_one_are_all_in_the_pack(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    folder = root / "train" / WNIDS[0]
+    original = sorted(folder.iterdir())[0].read_bytes()
+    for name in ("p.q.jpg", "p_q.jpg", "z.jpg", "z.jpeg", f"{'long' * 40}.jpg"):
+        (folder / name).write_bytes(original)
+    done = script("pack", root, out, "--original", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    originals, packed = open_sources(root), open_sources(out)
+    assert [len(source) for source in packed] == [len(source) for source in originals] == [29, 9]
+    assert everything(packed[0]) == everything(originals[0])

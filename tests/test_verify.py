@@ -1,5 +1,6 @@
 """The second look at the evidence, which shares no code with the report."""
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.command import exit_with
 from scripts.verification import accuracy, manifest, reference, rerun, runs, tables
 from tests.helpers import ROOT
 from train.errors import UserError
@@ -130,6 +132,15 @@ def seeded(folder: Path, seed: int, top1: float, **changed: object) -> Path:
     fingerprint = runs.FINGERPRINTS["fractals"]
     (run / "result.json").write_text(json.dumps({"last_top1": top1, "data_fingerprint": fingerprint}))
     return run
+
+
+def test_a_checkout_that_cannot_be_written_ends_in_one_line(capsys: pytest.CaptureFixture):
+    def main() -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "results/manifest.sha256")
+
+    with pytest.raises(SystemExit, match="2"):
+        exit_with(main)
+    assert capsys.readouterr().err == "error: results/manifest.sha256: Read-only file system\n"
 
 
 def test_a_run_is_judged_by_the_seeds_of_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -91,7 +91,7 @@ def cost_of(plan: Plan, val_images: int, gradients: int, statistics: int, machin
     exposed += all_reduce_seconds(statistics, gpus, machine)
     step = plan.accumulation * computing + exposed
     evaluating = slower * EVALUATION * speed.image * val_images / gpus
-    hours = plan.epochs * (plan.steps_per_epoch * step + evaluating) / 3600
+    hours = (plan.epochs * plan.steps_per_epoch * step + plan.evaluations(plan.epochs) * evaluating) / 3600
     price = machine.dollars_per_hour
     return Cost(
         gpus=gpus,

@@ -42,6 +42,8 @@ def describe(config: Config, machine: MachineConfig) -> str:
         "machine": [machine_line(config, end, net) for end in ends(machine)],
         "time": time_lines(config, machine, data, net),
     }
+    if config.train_only or config.data.progressive.start:
+        sections["time"].append("at most: a whole backward pass and the last size of images are counted throughout")
     lines = [description(replace(config, precision=planned_precision(config)), plan, data)]
     for name, section in sections.items():
         lines += [f"  {name:<10}{section[0]}", *(f"{'':12}{line}" for line in section[1:])]
@@ -104,7 +106,7 @@ def plan_on(config: Config, train_images: int, gpus: int) -> Plan | None:
     if rest or not share:
         return None
     micro = max(n for n in range(1, min(config.batch.micro, share) + 1) if share % n == 0)
-    return make_plan(replace(config.batch, micro=micro), config.epochs, train_images, gpus)
+    return make_plan(replace(config.batch, micro=micro), config.epochs, train_images, gpus, config.evaluate_every)
 
 
 def first_plan(config: Config, machine: MachineConfig, train_images: int) -> Plan:

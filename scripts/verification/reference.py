@@ -29,9 +29,11 @@ def judge(run: Path) -> tuple[bool, str]:
     try:
         config = yaml.safe_load((run / "config.yaml").read_text())
         result = json.loads((run / "result.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run} is not the folder of a finished run: {error}") from error
-    if result.get("data_fingerprint") != FINGERPRINTS["fractals"]:
+        fingerprint = result["data_fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{run} is not the folder of a finished run ({why[:160]}): give another one") from error
+    if fingerprint != FINGERPRINTS["fractals"]:
         raise UserError(f"{run} did not train on the fractals of this version: there is nothing to compare it with")
     first = setting_of(config)
     if first is None:
@@ -42,6 +44,8 @@ def judge(run: Path) -> tuple[bool, str]:
         raise UserError(f"{run}: {name} has {len(known)} seeds, and {LEAST} make a reference: none")
     if of_target:
         return steps_judged(result, name, known)
+    if "last_top1" not in result:
+        raise UserError(f"{run}: its result.json has no last_top1: give the folder of a finished run")
     return top1_judged(run, result, name, [r["last_top1"] for r in known])
 
 
@@ -109,7 +113,9 @@ def setting_of(config: dict[str, Any]) -> Path | None:
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    return in_force({key: value for key, value in config.items() if key not in FREE})
+    # a run to a target can end only where it is evaluated
+    free = FREE - {"evaluate_every"} if config.get("stop_at_top1") else FREE
+    return in_force({key: value for key, value in config.items() if key not in free})
 
 
 def in_force(part: dict[str, Any]) -> dict[str, Any]:

@@ -28,10 +28,12 @@ def rerun(named: str) -> int:
         raise UserError(f"--rerun {named}: {folder} is not the record of a finished run, such as {records()[0]}")
     config, rows, result = load(folder)
     assert result is not None
+    if "threads" not in result["hardware"]:
+        raise UserError(f"--rerun {named}: the record does not say with how many threads it ran: give another one")
     expected = first_rows(rows)
     commit, steps = result["commit"], int(expected[-1]["step"])
     epochs = expected[-1]["epoch"]
-    print(f"{folder.relative_to(RESULTS)}: {epochs:g} epochs, {steps} steps, at {commit[:7]}", flush=True)
+    print(f"{folder}: {epochs:g} epochs, {steps} steps, at {commit[:7]}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         got = train(Path(temporary), commit, result["command"], steps, result["hardware"]["threads"])
     for then, now in zip(expected, got, strict=True):
@@ -99,7 +101,7 @@ def train(temporary: Path, commit: str, command: str, steps: int, threads: int) 
     )  # fmt: skip
     log = temporary / "again" / "log.jsonl"
     if ran.returncode or not log.exists():
-        raise UserError(f"--rerun: the run ended with {ran.returncode}: {ran.stdout.strip().splitlines()[-1]}")
+        raise UserError(f"--rerun: the run ended with {ran.returncode}: {ran.stdout.strip().rpartition(chr(10))[2]}")
     shutil.rmtree(checkout)
     return [json.loads(line) for line in log.read_text().splitlines()]
 

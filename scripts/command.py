@@ -1,0 +1,17 @@
+"""How a script ends: with its exit code, or with one line and 2 where its user, or a disk, is at fault."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from train.errors import RunEnded, UserError, print_error
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    try:
+        code = main()
+    except RunEnded as ended:
+        code = print_error(ended)
+    except OSError as error:
+        code = print_error(UserError(f"{error.filename or error.__class__.__name__}: {error.strerror or error}"))
+    sys.exit(code)
