@@ -1,5 +1,6 @@
 """How many processes a run takes on this machine, and how they are started with torch.distributed.run."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -38,6 +39,14 @@ def process_count(nproc: int | None, batch: BatchConfig, gpus: int) -> tuple[int
 def written(path: Path) -> int | None:
     """When ``path`` was written, in nanoseconds; None where it is not there."""
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+def end_children(number: int) -> None:
+    """Send the signal to what is still running: torch forgets a worker that it was just starting when it came."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    for child in children.read_text().split() if children.exists() else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
 
 
 def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopRequest) -> int:
@@ -79,6 +88,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopReq
         return Stopped.exit_code if killer in STOP_SIGNALS else 1
     except SignalException as ended:
         stop.record(ended.sigval)
+        end_children(ended.sigval)
         if (run_folder / "result.json").exists():
             return 0
         # training begins by writing the log anew
