@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from scripts.estimate.cost import Cost, cost_of, speed_of
 from scripts.estimate.machine import MachineConfig
+from scripts.estimate.text import aligned, duration
 from train.errors import UserError
 from train.plan import Plan
 
@@ -238,9 +239,7 @@ def describe(run: Measured, machine: MachineConfig, points: Sequence[Point]) -> 
         cost = "-" if p.dollars is None else f"{p.dollars:,.2f}"
         figures = [f"{p.batch:,}", f"{p.steps:,.0f}", f"{p.images:,.0f}", duration(p.hours), f"{p.gpu_hours:,.3g}"]
         rows.append([f"{p.gpus:,}{mark}", *figures, cost])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.append("")
+    lines += [*aligned(rows), ""]
     if points[-1].gpus < GPUS[-1]:
         most = run.train_images // run.micro
         lines.append(f"more {many} than {most:,} would not get a micro-batch of {run.micro} images each")
@@ -259,13 +258,6 @@ def rounded(images: float) -> int:
     images = max(images, 1.0)
     unit = 10 ** max(math.floor(math.log10(images)) - 1, 0)
     return round(images / unit) * unit
-
-
-def duration(hours: float) -> str:
-    for unit, name in ((24.0, "d"), (1.0, "h"), (1 / 60, "min")):
-        if hours >= unit:
-            return f"{hours / unit:,.1f} {name}"
-    return f"{3600 * hours:.1f} s"
 
 
 def rows(points: Sequence[Point]) -> list[dict[str, object]]:

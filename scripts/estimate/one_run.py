@@ -14,6 +14,7 @@ from torch import nn
 from scripts.estimate.cost import Cost, cost_of, speed_of
 from scripts.estimate.machine import MachineConfig, ends
 from scripts.estimate.memory import Footprint, footprint
+from scripts.estimate.text import aligned, duration
 from train.config.schema import Config
 from train.data import fractals
 from train.data.dataset import ILSVRC_2012, Data
@@ -232,17 +233,8 @@ def time_table(config: Config, machine: MachineConfig, train_images: int, costs:
             )
         figures = [f"{1e3 * cost.step_seconds:,.1f}", f"{1e3 * cost.exposed_seconds:,.2f}"]
         figures += [f"{cost.images_per_second:,.0f}", f"{100 * cost.efficiency:.0f} %"]
-        rows.append([f"{count:,}{mark}", f"{plan.accumulation:,}", *figures, time_of(cost), dollars_of(cost)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [*lines, *remarks] if len(rows) > 1 else remarks
-
-
-def time_of(cost: Cost) -> str:
-    for hours, unit in ((1, "h"), (1 / 60, "min")):
-        if cost.hours >= hours:
-            return f"{cost.hours / hours:,.1f} {unit}"
-    return f"{3600 * cost.hours:.1f} s"
+        rows.append([f"{count:,}{mark}", f"{plan.accumulation:,}", *figures, duration(cost.hours), dollars_of(cost)])
+    return [*aligned(rows), *remarks] if len(rows) > 1 else remarks
 
 
 def dollars_of(cost: Cost) -> str:

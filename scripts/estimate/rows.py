@@ -7,7 +7,8 @@ import functools
 from scripts.estimate.cost import Cost
 from scripts.estimate.machine import MachineConfig, compose_machine, ends, split
 from scripts.estimate.memory import Footprint
-from scripts.estimate.one_run import costs_of, dollars_of, footprint_of, process_counts, time_of
+from scripts.estimate.one_run import costs_of, dollars_of, footprint_of, process_counts
+from scripts.estimate.text import duration
 from train.config.compose import compose
 from train.config.groups import choices
 from train.config.refusals import MISTAKES
@@ -63,7 +64,9 @@ def markdown(*overrides: str) -> str:
                 lines.append(f"{start}cannot share {config.batch.total:,} images | - | - | - |")
                 continue
             smaller = f"{cost.micro}, smaller than the recipe's" if cost.micro < config.batch.micro else f"{cost.micro}"
-            lines.append(f"{start}{smaller} | {cost.images_per_second:,.0f} | {time_of(cost)} | {dollars_of(cost)} |")
+            lines.append(
+                f"{start}{smaller} | {cost.images_per_second:,.0f} | {duration(cost.hours)} | {dollars_of(cost)} |"
+            )
     return "\n".join(lines)
 
 

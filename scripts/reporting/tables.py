@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.estimate import scaling
-from scripts.estimate.one_run import dollars_of, time_of
+from scripts.estimate.one_run import dollars_of
 from scripts.estimate.rows import GPUS, MACHINES, costs_of_rows
+from scripts.estimate.text import duration
 from scripts.matrix import OPTIMIZERS
 from scripts.records import (
     BENCHMARKS,
@@ -215,7 +216,7 @@ def plan_table() -> str:
             micro = found[0].micro
             cells += [
                 " to ".join(f"{c.images_per_second:,.0f}" for c in found),
-                " to ".join(time_of(c) for c in reversed(found)),
+                " to ".join(duration(c.hours) for c in reversed(found)),
                 " to ".join(dollars_of(c) for c in reversed(found)),
             ]
         lines.append(f"| `{preset}` | {micro} | {' | '.join(cells)} |")

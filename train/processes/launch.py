@@ -36,19 +36,6 @@ def process_count(nproc: int | None, batch: BatchConfig, gpus: int) -> tuple[int
     )
 
 
-def written(path: Path) -> int | None:
-    """When ``path`` was written, in nanoseconds; None where it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else None
-
-
-def end_children(number: int) -> None:
-    """Send the signal to what is still running: torch forgets a worker that it was just starting when it came."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    for child in children.read_text().split() if children.exists() else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(child), number)
-
-
 def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopRequest) -> int:
     """Run this program in ``processes`` processes, and return the exit code that follows from how they ended.
 
@@ -58,8 +45,7 @@ def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopReq
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    log = run_folder / "log.jsonl"
-    before = written(log)
+    began = written(run_folder)
     # its report of failures would bury the one line that the worker has printed
     logging.disable(logging.CRITICAL)
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -71,31 +57,13 @@ def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopReq
     try:
         torchrun.run(settings)
     except ChildFailedError as failed:
-        # The first failure is the cause. A worker that was ended because of the others has a negative code.
-        codes = [f.exitcode for _, f in sorted(failed.failures.items(), key=lambda item: item[1].timestamp)]
-        if own := [code for code in codes if code > 0]:
-            # one that a signal stopped before all could agree leaves the others at a loss, perhaps within a second
-            return Stopped.exit_code if Stopped.exit_code in own else own[0]
-        killer = signal.Signals(-codes[0])
-        if killer in STOP_SIGNALS and (run_folder / "result.json").exists():
-            # the signal reached a worker that was already exiting
-            stop.record(killer)
-            return 0
-        print(
-            f"a worker was ended by {killer.name}: start the same command again, what was saved is intact",
-            file=sys.stderr,
-        )
-        return Stopped.exit_code if killer in STOP_SIGNALS else 1
-    except SignalException as ended:
-        stop.record(ended.sigval)
-        end_children(ended.sigval)
-        if (run_folder / "result.json").exists():
-            return 0
-        # training begins by writing the log anew
-        if (run_folder / "stopped").exists() or written(log) == before:
-            return Stopped.exit_code
-        print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
-        return 1
+        # the first failure is the cause
+        ended = sorted(failed.failures.values(), key=lambda failure: failure.timestamp)
+        return code_of_workers([failure.exitcode for failure in ended], run_folder, stop)
+    except SignalException as signalled:
+        stop.record(signalled.sigval)
+        end_children(signalled.sigval)
+        return code_of_signal(run_folder, began)
     finally:
         # a signal that arrives now has nothing left to stop
         for number in STOP_SIGNALS:
@@ -105,3 +73,45 @@ def launch(processes: int, arguments: list[str], run_folder: Path, stop: StopReq
             # the next job of a sweep may have another number of processes
             del os.environ["OMP_NUM_THREADS"]
     return 0
+
+
+def code_of_workers(codes: list[int], run_folder: Path, stop: StopRequest) -> int:
+    """The exit code that follows from those of workers that failed, the first to fail first."""
+    # a worker that was ended because of the others has a negative code
+    if own := [code for code in codes if code > 0]:
+        # one that a signal stopped before all could agree leaves the others at a loss, perhaps within a second
+        return Stopped.exit_code if Stopped.exit_code in own else own[0]
+    killer = signal.Signals(-codes[0])
+    if killer in STOP_SIGNALS and (run_folder / "result.json").exists():
+        # the signal reached a worker that was already exiting
+        stop.record(killer)
+        return 0
+    print(
+        f"a worker was ended by {killer.name}: start the same command again, what was saved is intact", file=sys.stderr
+    )
+    return Stopped.exit_code if killer in STOP_SIGNALS else 1
+
+
+def code_of_signal(run_folder: Path, began: int | None) -> int:
+    """The exit code after a signal to the launcher; ``began``: when the log was ``written`` before it started."""
+    if (run_folder / "result.json").exists():
+        return 0
+    # training begins by writing the log anew
+    if (run_folder / "stopped").exists() or written(run_folder) == began:
+        return Stopped.exit_code
+    print("a worker did not end in time: the last checkpoint is intact", file=sys.stderr)
+    return 1
+
+
+def written(run_folder: Path) -> int | None:
+    """When the log of a run was written, in nanoseconds; None where there is none."""
+    log = run_folder / "log.jsonl"
+    return log.stat().st_mtime_ns if log.exists() else None
+
+
+def end_children(number: int) -> None:
+    """Send the signal to what is still running: torch forgets a worker that it was just starting when it came."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    for child in children.read_text().split() if children.exists() else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
