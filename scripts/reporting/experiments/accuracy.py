@@ -187,7 +187,7 @@ def draw_errors(axes: Axes, rows: Rows) -> None:
     drawings.draw_ends(axes, rows, "batch", drawings.step_ticks(rows))
     axes.set_xlabel(drawings.STEP)
     axes.set_ylabel("top-1 error (%), each seed")
-    axes.set_title("ResNet-8 on fractals (not ImageNet),\n90 epochs, settings as published", fontsize=10)
+    axes.set_title("ResNet-8 on fractals (not ImageNet),\n90 epochs, nothing tuned", fontsize=10)
 
 
 def curve_points() -> list[dict[str, object]]:
@@ -203,7 +203,7 @@ def draw_curves(axes: Axes, rows: Rows) -> None:
     drawings.draw_curves(axes, rows, "error")
     log_axis(axes)
     axes.set_ylabel("top-1 error on selection (%), log axis")
-    title = "ResNet-8 on fractals (not ImageNet), settings as published: every seed, and bold the median of five"
+    title = "ResNet-8 on fractals (not ImageNet), nothing tuned: every seed, and bold the median of five"
     axes.figure.suptitle(title, fontsize=10)
 
 
