@@ -156,12 +156,12 @@ def ours(root: Path, crop: str) -> Epoch:
     data = open_data(chosen.data)
     plan = Plan(BATCH, BATCH, 1, 1, data.train_images, 1)
     # what follows a worker's batch is the device's work, which the meta device does in no time
-    loader = data.make_loader(MetaPlace(), 0)
+    loader = data.make_loader(MetaProcess(), 0)
     epochs = iter(range(1_000))
     return lambda: consume(loader.training_batches(plan, next(epochs), 0))
 
 
-class MetaPlace(World):
+class MetaProcess(World):
     """A process whose device computes nothing."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from scripts.benchmarks.data import MetaPlace, make_files
+from scripts.benchmarks.data import MetaProcess, make_files
 from scripts.benchmarks.figures import spread, write
 from scripts.benchmarks.training import settings
 from train.data.dataset import ILSVRC_2012
@@ -32,7 +32,7 @@ def measure(rounds: int) -> None:
         chosen = settings(f"data.root={folder}", "data.train_crop=scale_and_aspect", f"data.workers={WORKERS}")
         data = open_data(chosen.data)
         plan = Plan(BATCH, BATCH, 1, 1, data.train_images, epochs=2)
-        loader = data.make_loader(MetaPlace(), 0)
+        loader = data.make_loader(MetaProcess(), 0)
         began = time.perf_counter()
         count = sum(1 for _ in loader.run_batches(plan, 0))
         seconds = SLOWER * (time.perf_counter() - began) / count

@@ -22,7 +22,7 @@ from train.errors import UserError
 from train.keys import key
 
 if TYPE_CHECKING:
-    from train.data.loader import Loader, Place
+    from train.data.loader import Loader, Process
     from train.data.memory import Split
 
 SIDE = 32  # pixels
@@ -76,8 +76,8 @@ def open_data(config: Config) -> Data:
     if counts != OFFICIAL:
         remark += ": NOT the official archive, which has {:,} and {:,}".format(*OFFICIAL)
 
-    def make_loader(place: Place, seed: int) -> Loader:
-        return MemoryLoader(train, test, config, config.shift, place, seed, border="constant")
+    def make_loader(process: Process, seed: int) -> Loader:
+        return MemoryLoader(train, test, config, config.shift, process, seed, border="constant")
 
     return Data(classes, *counts, fingerprint(train, test), remark, make_loader)
 

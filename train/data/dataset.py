@@ -10,7 +10,7 @@ from train.errors import UserError
 from train.keys import key, operational
 
 if TYPE_CHECKING:
-    from train.data.loader import Loader, MicroBatch, Place
+    from train.data.loader import Loader, MicroBatch, Process
 
 ILSVRC_2012 = (1_281_167, 50_000, 1_000)  # training images, validation images, classes
 
@@ -77,9 +77,9 @@ class Data:
     val_images: int
     fingerprint: str  # identifies the images, their order and their labels
     remark: str  # what a reader of the log must know about them
-    make_loader: Callable[[Place, int], Loader]  # for one process and a seed
+    make_loader: Callable[[Process, int], Loader]  # for one process and a seed
     # one process's share of a third split, on which no setting is chosen; None where there is none
-    report_batches: Callable[[Place], Iterable[MicroBatch]] | None = None
+    report_batches: Callable[[Process], Iterable[MicroBatch]] | None = None
 
     @property
     def classes(self) -> int:

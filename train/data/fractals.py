@@ -25,7 +25,7 @@ from train.errors import UserError
 from train.keys import key
 
 if TYPE_CHECKING:
-    from train.data.loader import Loader, Place
+    from train.data.loader import Loader, Process
     from train.data.memory import Split
 
 QUALITY = 95  # of the JPEG files
@@ -83,11 +83,11 @@ def open_data(config: Config) -> Data:
     if expected is not None and digest != expected:
         remark += f"; WARNING: not the pixels of the published results ({digest[:8]}, not {expected[:8]})"
 
-    def make_loader(place: Place, seed: int) -> Loader:
-        return MemoryLoader(train, selection, config, config.shift, place, seed)
+    def make_loader(process: Process, seed: int) -> Loader:
+        return MemoryLoader(train, selection, config, config.shift, process, seed)
 
     classes = [folder.name for folder in class_folders(root / "train")]
-    report_batches = (lambda place: in_order(report, config, place)) if report else None
+    report_batches = (lambda process: in_order(report, config, process)) if report else None
     return Data(classes, len(train[1]), len(selection[1]), digest, remark, make_loader, report_batches)
 
 

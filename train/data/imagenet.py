@@ -36,7 +36,7 @@ class Config(DataConfig):
 
 def open_data(config: Config) -> Data:
     from train.data.index import NAMES
-    from train.data.loader import Loader, Place
+    from train.data.loader import Loader, Process
     from train.data.sources import open_sources
     from train.data.stream import StreamLoader
 
@@ -56,8 +56,8 @@ def open_data(config: Config) -> Data:
     # names and labels of both splits, and once, because a pack holds both, how a pack was made
     fingerprint = train.index.fingerprint[:NAMES] + val.index.fingerprint[:NAMES] + train.index.fingerprint[NAMES:]
 
-    def make_loader(place: Place, seed: int) -> Loader:
+    def make_loader(process: Process, seed: int) -> Loader:
         skip_bad_images = config.on_bad_image == "skip"
-        return StreamLoader(train, val, config, config.crop, skip_bad_images, place, seed)
+        return StreamLoader(train, val, config, config.crop, skip_bad_images, process, seed)
 
     return Data(train.classes, counts[0], counts[1], fingerprint, remark, make_loader)

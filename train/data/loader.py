@@ -24,7 +24,7 @@ Request = tuple[int | None, NDArray[np.int64]]  # epoch from 0, or None for vali
 EVAL_BATCH = 64  # images of one forward pass in evaluation; no result depends on it
 
 
-class Place(Protocol):
+class Process(Protocol):
     """Which of several processes a loader serves."""
 
     rank: int  # among all ``size`` processes
@@ -40,8 +40,8 @@ class Loader(ABC):
     requests, and may read ahead as far as they go.
     """
 
-    def __init__(self, val_count: int, place: Place, seed: int, eval_batch: int = EVAL_BATCH) -> None:
-        self._val_count, self._place, self._seed, self._eval_batch = val_count, place, seed, eval_batch
+    def __init__(self, val_count: int, process: Process, seed: int, eval_batch: int = EVAL_BATCH) -> None:
+        self._val_count, self._process, self._seed, self._eval_batch = val_count, process, seed, eval_batch
 
     @abstractmethod
     def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
@@ -52,13 +52,13 @@ class Loader(ABC):
 
         ``evaluate_first``: the validation before ``step`` is still to be made.
         """
-        rank = self._place.rank
+        rank = self._process.rank
         return self.batches(run_requests(plan, self._seed, step, rank, self._validation, evaluate_first))
 
     def training_batches(self, plan: Plan, epoch: int, first_step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of ``epoch`` from its ``first_step`` to its end."""
         order = epoch_order(self._seed, epoch, plan.train_images)
-        mine = micro_batches(plan, epoch, order, first_step, self._place.rank)
+        mine = micro_batches(plan, epoch, order, first_step, self._process.rank)
         return self.batches((epoch, indices) for indices in mine)
 
     def validation_batches(self) -> Iterator[MicroBatch]:
@@ -72,7 +72,7 @@ class Loader(ABC):
 
     @cached_property
     def _validation(self) -> list[Request]:
-        shares = validation_shares(self._val_count, self._place.rank, self._place.size, self._eval_batch)
+        shares = validation_shares(self._val_count, self._process.rank, self._process.size, self._eval_batch)
         return [(None, indices) for indices in shares]
 
     @abstractmethod

@@ -17,7 +17,7 @@ from train.data.loader import (
     Loader,
     MicroBatch,
     Normalise,
-    Place,
+    Process,
     Request,
     on_device,
     validation_shares,
@@ -42,16 +42,16 @@ class MemoryLoader(Loader):
         val: Split,
         config: DataConfig,
         shift: int,
-        place: Place,
+        process: Process,
         seed: int,
         border: Literal["edge", "constant"] = "edge",
     ) -> None:
-        super().__init__(len(val[1]), place, seed, eval_batch(place.device))
+        super().__init__(len(val[1]), process, seed, eval_batch(process.device))
         self._config, self._shift = config, shift
-        self._normalise = Normalise(config.mean, config.std, place.device)
+        self._normalise = Normalise(config.mean, config.std, process.device)
         padded = torch.from_numpy(np.pad(train[0], [(0, 0), (shift, shift), (shift, shift), (0, 0)], mode=border))
         padded, self._labels, self._val_images, self._val_labels = (
-            tensor.to(place.device) for tensor in (padded, *map(torch.from_numpy, (train[1], *val)))
+            tensor.to(process.device) for tensor in (padded, *map(torch.from_numpy, (train[1], *val)))
         )
         # a view of every shifted copy: image, shift down, shift right, channel, height, width
         self._windows = padded.unfold(1, config.size, 1).unfold(2, config.size, 1)
@@ -59,7 +59,7 @@ class MemoryLoader(Loader):
     def batches(self, requests: Iterator[Request]) -> Iterator[MicroBatch]:
         for epoch, indices in requests:
             if epoch is None:
-                index = on_device(indices, self._place.device)
+                index = on_device(indices, self._process.device)
                 yield self._normalise(self._val_images[index], self._val_labels[index])
             else:
                 yield self._training_batch(epoch, indices)
@@ -67,7 +67,7 @@ class MemoryLoader(Loader):
     def _training_batch(self, epoch: int, indices: NDArray[np.int64]) -> MicroBatch:
         shifts = (below(2 * self._shift + 1, axis, self._seed, epoch, indices) for axis in (SHIFT_Y, SHIFT_X))
         drawn = np.stack([indices, *shifts, augment.flips(self._seed, epoch, indices)])
-        index, down, right, flip = on_device(drawn, self._place.device)
+        index, down, right, flip = on_device(drawn, self._process.device)
         images = self._windows[index, down, right].permute(0, 2, 3, 1)
         images, labels = self._normalise(images, self._labels[index], flip.bool())
         size = self._config.progressive.size(self._config.size, epoch)
@@ -87,11 +87,11 @@ def fingerprint(*splits: Split) -> str:
     return digest.hexdigest()
 
 
-def in_order(split: Split, config: DataConfig, place: Place) -> Iterator[MicroBatch]:
-    """The share of ``place`` in the images of ``split``, in batches."""
-    normalise = Normalise(config.mean, config.std, place.device)
+def in_order(split: Split, config: DataConfig, process: Process) -> Iterator[MicroBatch]:
+    """The share of ``process`` in the images of ``split``, in batches."""
+    normalise = Normalise(config.mean, config.std, process.device)
     images, labels = (torch.from_numpy(array) for array in split)
-    for indices in validation_shares(len(labels), place.rank, place.size, eval_batch(place.device)):
+    for indices in validation_shares(len(labels), process.rank, process.size, eval_batch(process.device)):
         yield normalise(images[indices], labels[indices])
 
 

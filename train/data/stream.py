@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from train.data import augment
 from train.data.dataset import DataConfig
 from train.data.decode import evaluation_image, training_image
-from train.data.loader import Loader, MicroBatch, Normalise, Place, Request, SideStream
+from train.data.loader import Loader, MicroBatch, Normalise, Process, Request, SideStream
 from train.data.sources import Source
 from train.errors import UserError
 
@@ -50,12 +50,12 @@ class StreamLoader(Loader):
         config: DataConfig,
         crop: Callable[[int | None], augment.Crop],
         skip_bad_images: bool,
-        place: Place,
+        process: Process,
         seed: int,
     ) -> None:
-        super().__init__(len(val), place, seed)
-        self._normalise, self._beside = Normalise(config.mean, config.std, place.device), SideStream(place.device)
-        self._workers = decoders(place.cores) if config.workers is None else config.workers
+        super().__init__(len(val), process, seed)
+        self._normalise, self._beside = Normalise(config.mean, config.std, process.device), SideStream(process.device)
+        self._workers = decoders(process.cores) if config.workers is None else config.workers
         self._sampler = _Sampler()
         self._known_remarks: set[Remark] = set()
         self._new_remarks: list[Remark] = []
@@ -65,7 +65,7 @@ class StreamLoader(Loader):
             sampler=self._sampler,
             batch_size=None,
             num_workers=self._workers,
-            pin_memory=place.device.type == "cuda",
+            pin_memory=process.device.type == "cuda",
             persistent_workers=self._workers > 0,
             worker_init_fn=_start_worker,
             multiprocessing_context=_fork_server() if self._workers > 0 else None,
