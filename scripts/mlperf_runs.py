@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.command import exit_with
-from scripts.records import OTHERS, csv_text
+from scripts.records import PUBLISHED, csv_text
 from train.errors import UserError
 
 TARGET = 0.759  # the benchmark's top-1; a run is over at the first evaluation that reaches it
@@ -168,7 +168,7 @@ def rows_of(repository: Path, known: set[tuple[int, ...]]) -> Iterator[dict[str,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repositories", nargs="+", type=Path, metavar="REPOSITORY")
-    parser.add_argument("--to", type=Path, default=OTHERS / "mlperf-runs.csv", help="the file that is written")
+    parser.add_argument("--to", type=Path, default=PUBLISHED / "mlperf-runs.csv", help="the file that is written")
     arguments = parser.parse_args()
     known: set[tuple[int, ...]] = set()
     found = [r for path in sorted(arguments.repositories, key=version_of) for r in rows_of(path, known)]

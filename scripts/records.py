@@ -22,7 +22,7 @@ FRACTALS_V1 = ROOT / "results" / "fractals-v1"
 V1_FINGERPRINT = "d339df24c0ebeee84b1b1ba9c1ab1139cf96ede32df4a69d97d6549671a733c3"
 IMAGENET = ROOT / "results" / "imagenet"
 BENCHMARKS = ROOT / "results" / "benchmarks"
-OTHERS = ROOT / "results" / "published"
+PUBLISHED = ROOT / "results" / "published"
 
 FILES = ("config.yaml", "log.jsonl", "result.json")  # of the folder of a finished run, which make its record
 
@@ -138,7 +138,7 @@ def by_row(records: list[Record]) -> list[list[Record]]:
 
 
 def published(name: str) -> list[dict[str, str]]:
-    with open(OTHERS / name, newline="") as file:
+    with open(PUBLISHED / name, newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -151,7 +151,7 @@ def layers(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def spread(values: list[float]) -> str:
+def mean_and_deviation(values: list[float]) -> str:
     """Mean, and standard deviation where there are several."""
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean

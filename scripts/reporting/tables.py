@@ -17,11 +17,11 @@ from scripts.records import (
     ROOT,
     Record,
     by_row,
+    mean_and_deviation,
     on_fractals_v1,
     on_imagenet,
     published,
     read,
-    spread,
 )
 from scripts.reporting.fractals_v1 import MIDDLE_V1
 
@@ -35,7 +35,7 @@ OVER_SEEDS = ("| `batch=` | optimizer | lr | n of 3 | last epoch (reported) | be
 def imagenet(preset: str, optimizer: str) -> str:
     """Top-1 of the records that ``scripts/add_record.py`` has filed."""
     found = on_imagenet(preset, optimizer)
-    return f"**{spread([r.last for r in found])}** ({len(found)})" if found else "not run yet"
+    return f"**{mean_and_deviation([r.last for r in found])}** ({len(found)})" if found else "not run yet"
 
 
 def imagenet_table() -> str:
@@ -133,7 +133,7 @@ def figures(seeds: list[Record]) -> str:
     count = f"{len(seeds)}" + (f", {len(seeds) - len(ended)} diverged" if len(ended) < len(seeds) else "")
     if not ended:
         return f"{count} | - | -"
-    return f"{count} | {spread([s.last for s in ended])} | {spread([s.best for s in ended])}"
+    return f"{count} | {mean_and_deviation([s.last for s in ended])} | {mean_and_deviation([s.best for s in ended])}"
 
 
 def training_table() -> str:
