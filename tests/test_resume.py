@@ -58,6 +58,7 @@ def test_a_signal_to_the_launcher_stops_all_processes_with_75(app: App, tmp_path
     assert "after step" in app(*arguments, "max_steps=1").stdout
 
 
+@pytest.mark.slow
 def test_a_signal_while_two_processes_start_to_resume_exits_75(app: App, tmp_path: Path):
     arguments = [*SMALL, "epochs=40", "nproc=2", "name=run"]
     assert app(*arguments, "max_steps=2").returncode == 0

@@ -128,7 +128,9 @@ if "RANK" in os.environ and not os.path.exists(f"threads-{os.environ['RANK']}"):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
-@pytest.mark.parametrize(("end", "code"), [("max_steps=6", 0), ("optimizer.lr=1e30", 3)])
+@pytest.mark.parametrize(("end", "code"), [
+    ("max_steps=6", 0), pytest.param("optimizer.lr=1e30", 3, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_no_thread_of_the_process_group_outlives_it(app: App, tmp_path: Path, monkeypatch, end: str, code: int):
     # Python would abort on a thread that frees a tensor while it exits.
     (tmp_path / "sitecustomize.py").write_text(THREADS_AT_EXIT)
