@@ -11,6 +11,7 @@ import pytest
 
 from scripts import bench
 from scripts.benchmarks import figures
+from scripts.command import exit_with
 from scripts.reporting import provenance
 from tests.helpers import ROOT, SMALL, train_here
 from train.output import environment
@@ -129,7 +130,8 @@ def test_a_changed_script_makes_the_code_dirty_and_a_changed_text_does_not(repos
 def test_a_benchmark_is_refused_before_it_measures_where_its_code_has_no_commit(commit, monkeypatch, capsys):
     monkeypatch.setattr(figures.environment, "commit", lambda: commit)
     monkeypatch.setattr(sys, "argv", ["bench.py", "train"])
-    assert bench.main() == 2
+    with pytest.raises(SystemExit, match="2"):
+        exit_with(bench.main)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: commit {commit}: a benchmark is recorded from a clean checkout only; commit the")
 

@@ -53,7 +53,7 @@ from train.keys import values
         (["--resolve"], ["--resolve", "--cfg job"]),
         (["plan.gpus=8"], ["plan.gpus=8 belongs to `python scripts/plan.py`"]),
         (["schedule.milestones=8"], ["schedule.milestones", "is not a list, such as [1,2]"]),
-        (["data=imagenet", "data.root="], ["data.root=DIR"]),
+        (["data=imagenet", "data.root="], ["data.root= is empty"]),
         (["data.root=/dev/null", "data=fractals"], ["data.root=/dev/null is not a folder"]),
         (["data.batch_divisor=7"], ["data.batch_divisor=7 does not divide", "32768"]),
         (["batch.total=1000"], ["batch.total=1000 is not a multiple of batch.micro=32", "batch.micro=25"]),

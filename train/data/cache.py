@@ -1,6 +1,5 @@
 """Folders that are made once, whole or not at all, however many processes want them at the same time."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
+    import fcntl  # Windows has none, and is refused with a line
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:
         try:

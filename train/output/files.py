@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, and the mark of a run that was stopped before its folder was claimed."""
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -28,6 +27,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def mark_stopped(folder: Path, stopped: Stopped) -> None:
     """Write the file ``stopped`` into the ``folder`` of an unfinished run, unless another process works there."""
+    import fcntl  # Windows has none, and is refused with a line
+
     if not (folder / "log.jsonl").exists() or (folder / "result.json").exists():
         return
     with open(folder / "lock", "a+") as lock:

@@ -7,7 +7,8 @@ from types import FrameType
 
 from train.errors import Stopped
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Windows lacks the last, and is refused with a line
+STOP_SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 
 
 def leave_at_once() -> None:
