@@ -101,7 +101,8 @@ def train(temporary: Path, commit: str, command: str, steps: int, threads: int) 
     )  # fmt: skip
     log = temporary / "again" / "log.jsonl"
     if ran.returncode or not log.exists():
-        raise UserError(f"--rerun: the run ended with {ran.returncode}: {ran.stdout.strip().rpartition(chr(10))[2]}")
+        *_, last = ["it said nothing", *ran.stdout.strip().splitlines()]
+        raise UserError(f"--rerun: the run ended with {ran.returncode}: {last}")
     shutil.rmtree(checkout)
     return [json.loads(line) for line in log.read_text().splitlines()]
 
