@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from select import select
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_stopped_at_any_step_equals_uninterrupted_bit_for_bit(app: App, tmp_path
     assert_same_run(uninterrupted, tmp_path / "runs" / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(app: App, tmp_path, uninterrupted, number):
     code, said = start_and_signal(tmp_path, number, *SMALL, "epochs=6", "name=run")
     assert code == 75 and "everything is saved" in said and "Traceback" not in said
@@ -49,6 +51,38 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(app: App, tmp_
     assert app(*SMALL, "epochs=6", "name=run").returncode == 0
     assert not (tmp_path / "runs" / "run" / "stopped").exists()
     assert_same_run(uninterrupted, tmp_path / "runs" / "run")
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_closed_terminal_is_a_signal_that_saves(tmp_path: Path, nproc: int):
+    arguments = [str(MAIN), *SMALL, "epochs=400", f"nproc={nproc}", "name=run"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, *arguments])
+    said = b""
+    while not (log := tmp_path / "runs/run/log.jsonl").exists() or not log.stat().st_size:
+        if select([terminal], [], [], 0.05)[0]:
+            said += os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75, said.decode()
+    assert "everything is saved" in (tmp_path / "runs/run/stopped").read_text()
+
+
+def test_a_signal_saves_when_it_has_ended_the_reader_of_the_output_too(tmp_path: Path):
+    """As Ctrl-C does with ``| tee FILE``; before it, the run goes on."""
+    arguments = [str(MAIN), *SMALL, "epochs=400", "name=run"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout and b"run" in process.stdout.readline()
+    process.stdout.close()
+    while not (log := tmp_path / "runs/run/log.jsonl").exists() or log.read_text().count("\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 75
+    assert "everything is saved" in (tmp_path / "runs/run/stopped").read_text()
 
 
 def test_a_signal_to_the_launcher_stops_all_processes_with_75(app: App, tmp_path):

@@ -12,9 +12,11 @@ if __name__ == "__main__":
     # A script's own folder is searched first for imports, where train/ must not be.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     from train.processes.signals import leave_at_once
+    from train.processes.stdio import outlive_readers
 
     # first, because the imports below take a second
     leave_at_once()
+    outlive_readers()
 
 import hydra
 from hydra.core.hydra_config import HydraConfig

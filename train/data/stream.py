@@ -222,7 +222,7 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
 def _start_worker(_worker: int) -> None:
     """Leave signals to the training process, which a terminal or torchrun signals too, and end when it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: recorded for the loop, so that the last whole step can be saved."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,19 +8,29 @@ from types import FrameType
 
 from train.errors import Stopped
 
-# Windows lacks the last, and is refused with a line
-STOP_SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+# Windows lacks the latter two, and is refused with a line; nohup leaves SIGHUP, that of a closed terminal, ignored
+STOP_SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name) and not (name == "SIGHUP" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)
+)
 
 
 def leave_at_once() -> None:
     """Until there is a ``StopRequest``, these signals end the process with its exit code and one line."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        os.write(2, f"{_before_training(number)}\n".encode())
+        _say(_before_training(number))
         os._exit(Stopped.exit_code)
 
     for number in STOP_SIGNALS:
         signal.signal(number, leave)
+
+
+def _say(line: str) -> None:
+    """Print from a handler of signals, where a buffer may be in use."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def _before_training(number: int) -> str:
@@ -27,7 +38,7 @@ def _before_training(number: int) -> str:
 
 
 class StopRequest:
-    """Whether SIGTERM, SIGINT or SIGUSR1 has arrived. Until ``defer`` is called they raise Stopped."""
+    """Whether one of ``STOP_SIGNALS`` has arrived. Until ``defer`` is called they raise Stopped."""
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
@@ -58,7 +69,7 @@ class StopRequest:
         if not self._deferred:
             raise Stopped(_before_training(number))
         if again and number == signal.SIGINT:
-            os.write(2, b"\nleaving at once; the last checkpoint is intact\n")
+            _say("\nleaving at once; the last checkpoint is intact")
             os._exit(Stopped.exit_code)
         if not again and sys.stderr.isatty():
-            os.write(2, b"\nsaving after this step; Ctrl-C again leaves at once\n")
+            _say("\nsaving after this step; Ctrl-C again leaves at once")
