@@ -77,14 +77,14 @@ class LARS(Optimizer):
     Each parameter group has ``lars``, ``trust_coef`` and ``lars_eps``; the constructor's values are the defaults. With
     ``lars`` False, ``optimizer`` alone steps the group, with the group's weight decay, and with lr inside the buffer
     where ``momentum_form`` is "caffe". State dicts are those of the wrapped optimizer, in both directions. ``step``
-    leaves ``p.grad`` unchanged.
+    leaves ``p.grad`` unchanged, except that it unscales it for ``GradScaler``.
 
     A gradient that is not finite gives a step that is not finite or none, never an unscaled one. Outside CPUs norms are
-    float32: those of gradients from about 1e19 on are infinite, and such a tensor is not moved.
+    float32: those of gradients from about 1e19 on are infinite, and such a gradient does not enter the step.
 
     ``torch.amp.GradScaler.step`` hands over its ``found_inf`` as a tensor: a step whose gradients overflowed changes
-    neither weights nor state. It keeps a copy of both, and on a GPU the host does not wait to learn of it, except in
-    the first step of a base other than SGD.
+    neither weights nor tensors of the state. It keeps a copy of both, and on a GPU the host does not wait to learn of
+    it, except in the first step of a base other than SGD.
 
     Raises TypeError when ``optimizer`` is not an Optimizer, or is LBFGS, and for an unknown argument; ValueError for an
     option out of its range, a ``momentum_form`` that the base does not support, a base with decoupled weight decay that

@@ -1,7 +1,7 @@
 """One step over one parameter group: fused on CPUs, multi-tensor elsewhere, or through the base optimizer.
 
 Below, N is one read or write of all parameters. ``fused_cpu`` takes 7 N, ``multi_tensor`` 13 N, ``scaled_gradients``
-5 N and a temporary of N before the base's own step.
+7 N and a temporary of N before the base's own step.
 """
 
 from __future__ import annotations
