@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 from tests.helpers import rows, spawn, train_here
 from train import app
@@ -16,6 +17,7 @@ from train.config.compose import compose
 from train.output import checkpoint
 from train.processes.signals import StopRequest
 from train.processes.world import World
+from train.resnet import resnet8
 
 # two steps an epoch, of four micro-batches; 160 validation images: two batches of 64 and one of 32
 EAGER = [
@@ -99,9 +101,28 @@ def test_two_processes_compile_once_each_too(tmp_path: Path):
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[TRAINING, EVALUATION]] * 2
 
 
+def test_every_job_of_a_sweep_is_compiled():
+    with counted() as shapes:
+        for classes in range(2, 8):
+            shapes.clear()
+            model = resnet8(classes)
+            app.compile_static([model], compose(*EAGER), World())
+            model(torch.randn(*TRAINING)).sum().backward()
+            with torch.no_grad():
+                model.eval()(torch.randn(*EVALUATION))
+            assert shapes == [TRAINING, EVALUATION]
+
+
+@pytest.mark.slow
+def test_the_average_of_the_weights_is_evaluated_as_compiled(tmp_path: Path):
+    with counted() as shapes:
+        train_here(tmp_path, *RUN, "epochs=2", "ema=0.9")
+    assert shapes == [TRAINING, EVALUATION]
+
+
 def test_compilers_of_all_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     with counted():
-        app.compile_static(nn.Linear(1, 1), compose(*EAGER), World(local_size=8))
-    assert os.environ.pop("TORCHINDUCTOR_COMPILE_THREADS") == "8"
+        app.compile_static([nn.Linear(1, 1)], compose(*EAGER), World(local_size=8))
+    assert inductor.compile_threads == 8

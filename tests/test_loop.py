@@ -1,9 +1,11 @@
 """The course of a run: where it stops, restarts, evaluates and ends."""
 
 import json
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,11 +18,40 @@ from train.config.compose import compose
 from train.config.schema import Config
 from train.engine.evaluation import Evaluation, Scores
 from train.engine.finite import FiniteCheck
+from train.engine.loop import Training
 from train.engine.step import Step
 from train.errors import Diverged, Stopped, UserError
 from train.output import checkpoint
 from train.processes.signals import StopRequest
 from train.processes.world import World
+
+
+def test_no_image_and_no_checkpoint_is_held_for_the_whole_run(tmp_path: Path):
+    alive: list[tuple[int, int]] = []
+    images: list[weakref.ref] = []
+    state: list[weakref.ref] = []
+    forward_backward, restore, log_step = Step._forward_backward, Training.restore, Training._log_step
+
+    def noted(self: Step, *micro_batch: torch.Tensor) -> torch.Tensor:
+        images.append(weakref.ref(micro_batch[0]))
+        return forward_backward(self, *micro_batch)
+
+    def restored(self: Training, saved: dict[str, Any]) -> None:
+        state.extend(map(weakref.ref, saved["model"].values()))
+        restore(self, saved)
+
+    def logged(self: Training, *arguments: Any) -> None:
+        alive.append((sum(one() is not None for one in images), sum(one() is not None for one in state)))
+        log_step(self, *arguments)
+
+    with (
+        mock.patch.object(Step, "_forward_backward", noted),
+        mock.patch.object(Training, "restore", restored),
+        mock.patch.object(Training, "_log_step", logged),
+    ):
+        train_here(tmp_path, *SMALL, "epochs=2", "max_steps=3")
+        train_here(tmp_path, *SMALL, "epochs=2", "max_steps=6")
+    assert state and len(alive) == 6 and set(alive) == {(0, 0)}, alive
 
 
 def test_a_run_ends_finished_after_the_evaluation_that_reaches_its_top1(tiny, tmp_path):

@@ -249,6 +249,12 @@ def test_it_is_on_the_board_for_the_network_and_each_layer(tmp_path: Path):
             assert board.Scalars(tag)[0].step == row["images"]
 
 
+def test_where_lars_adapts_nothing_that_is_trained_only_the_plain_scale_is_measured(tmp_path: Path):
+    adapts = ["optimizer=lars", "optimizer.exclude_norm_and_bias=true", "train_only=fc.bias"]
+    run = train_here(tmp_path, *SMALL, *adapts, "epochs=1", "noise_scale=true")
+    assert rows(run)[0].keys() & {"noise_scale", "noise_scale_lars"} == {"noise_scale"}
+
+
 def test_a_step_of_one_micro_batch_is_refused_in_one_line(app: App):
     with pytest.raises(UserError, match="a batch of 32 is one of batch.micro=32: give a smaller batch.micro"):
         compose("batch=256", "noise_scale=true")

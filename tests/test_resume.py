@@ -43,6 +43,16 @@ def test_stopped_at_any_step_equals_uninterrupted_bit_for_bit(app: App, tmp_path
     assert_same_run(uninterrupted, tmp_path / "runs" / "run")
 
 
+@pytest.mark.slow
+def test_three_processes_that_were_stopped_equal_uninterrupted_ones_bit_for_bit(app: App, tmp_path: Path):
+    """Two add up to the same in either order, and three do not."""
+    arguments = [*SMALL, "batch.total=96", "epochs=2", "nproc=3"]
+    assert app(*arguments, "name=whole").returncode == 0
+    assert app(*arguments, "name=cut", "max_steps=3").returncode == 0
+    assert app(*arguments, "name=cut").returncode == 0
+    assert_same_run(tmp_path / "runs" / "whole", tmp_path / "runs" / "cut")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(app: App, tmp_path, uninterrupted, number):
     code, said = start_and_signal(tmp_path, number, *SMALL, "epochs=6", "name=run")

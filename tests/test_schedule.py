@@ -46,6 +46,12 @@ def test_a_warm_up_longer_than_the_run_never_passes_the_base():
     assert lr(3, warmup=2.5) < lr(2, warmup=2.5) == 29
 
 
+def test_the_last_step_of_a_warm_up_of_2_2_epochs_has_the_base_and_the_next_is_of_the_polynomial():
+    """2.2 * 25 is 55.00000000000001 in floating point."""
+    lrs = [poly2(step, steps_per_epoch=25, epochs=20, lr=1.0, warmup_epochs=2.2) for step in (54, 55)]
+    assert lrs == pytest.approx([1.0, (1 - 55 / 500) ** 2])
+
+
 def test_the_learning_rate_is_that_of_torchs_polynomial_scheduler():
     import torch
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any, cast
@@ -126,7 +127,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     try:
         with ExitStack() as stack:
             if weights is not None:
-                log.say(world.raise_together(lambda: begin_from(model, weights, data.classes, str(config.init))))
+                log.say(world.raise_together(partial(begin_from, model, weights, data.classes, str(config.init))))
+                weights = None
             training = connect(config, model, plan, data, world, stop, folder, log, commits)
             stack.callback(training.loader.close)
             if training.checkpoints:
@@ -136,6 +138,8 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
                 training.before_micro_batch = stack.enter_context(trace)
             if state:
                 training.restore(state)
+                # it has a copy of all weights
+                state = None
             elif config.on_divergence == "restart":
                 # so that there is something to return to from the first step on
                 training.save()
@@ -226,7 +230,7 @@ def connect(
     """Build optimizer, schedule and loader for ``model``, and connect them; ``commits`` are kept in checkpoints."""
     average = MovingAverage(model, config.ema) if config.ema else None
     if config.compile:
-        compile_static(model, config, world)
+        compile_static([model, average.model] if average else [model], config, world)
     step = connect_step(config, plan, world, model, stop.received)
     kind = KINDS[config.optimizer.name]
     return Training(
@@ -286,22 +290,27 @@ def build_model(config: Config, classes: int, world: World) -> nn.Module:
     return model.to(memory_format=torch.channels_last).to(world.device)
 
 
-def compile_static(model: nn.Module, config: Config, world: World) -> None:
-    """Let torch compile ``model`` in place: once for each size of training images, and once for evaluation."""
+def compile_static(models: Sequence[nn.Module], config: Config, world: World) -> None:
+    """Let torch compile ``models`` in place: once for each size of training images, and once for evaluation."""
+    from torch._inductor import config as inductor
     from torch._inductor import cpp_builder
 
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:
         raise UserError("compile=true finds no C++ compiler: install g++, or leave out compile=true") from error
-    # each process would otherwise start as many compilers as the machine has cores
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(world.cores))
+    if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+        # each process would otherwise start as many compilers as the machine has cores
+        inductor.compile_threads = world.cores
     sizes = config.data.sizes(config.epochs)
+    # what earlier jobs of a sweep have compiled would count
+    torch._dynamo.reset()
     # past this limit torch would run the rest of the run uncompiled; a report split may be smaller than a batch
     dynamo = torch._dynamo.config
-    dynamo.recompile_limit = max(dynamo.recompile_limit, len(sizes) + 2)
+    dynamo.recompile_limit = max(dynamo.recompile_limit, len(models) * (len(sizes) + 2))
     # a shape that varies would make torch compile kernels for any shape, which are slower, and keep them
-    model.compile(dynamic=False)
+    for model in models:
+        model.compile(dynamic=False)
 
 
 def remarks(config: Config, data: Data) -> Callable[[int, float], str | None]:

@@ -130,6 +130,8 @@ def adapted_norms(model: nn.Module, lars: LARS) -> dict[str, float]:
 
     adapted = {p for group in lars.param_groups if group["lars"] for p in group["params"]}
     layers = {name: p.detach() for name, p in model.named_parameters() if p in adapted}
+    if not layers:
+        return {}
     return dict(zip(layers, torch.stack(torch._foreach_norm(list(layers.values()))).tolist(), strict=True))
 
 

@@ -36,8 +36,9 @@ def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[in
     src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``), so that poly(2) is at 0.892 of ``lr`` after a warm-up of
     5 in 90 epochs. With ``origin="warmup"`` it counts from the end of the warm-up, as MLPerf and NUS-HPC-AI-Lab do.
     """
-    warmup_steps = config.warmup_epochs * plan.steps_per_epoch
-    milestones = [epoch * plan.steps_per_epoch for epoch in config.milestones]
+    # rounded, because 2.2 epochs of 25 steps would be 55.00000000000001
+    warmup_steps = round(config.warmup_epochs * plan.steps_per_epoch, 6)
+    milestones = [round(epoch * plan.steps_per_epoch, 6) for epoch in config.milestones]
     start = warmup_steps if config.origin == "warmup" else 0.0
 
     def poly(p: float) -> float:
@@ -47,7 +48,7 @@ def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[in
         return config.end_lr + (lr - config.end_lr) * ((1 + math.cos(math.pi * p)) / 2)
 
     def learning_rate(step: int) -> float:
-        now = plan.as_first(step)
+        now = round(plan.as_first(step), 6)
         if now < warmup_steps:
             return config.warmup_lr + (lr - config.warmup_lr) * min(plan.as_first(step + 1) / warmup_steps, 1.0)
         if config.decay == "step":

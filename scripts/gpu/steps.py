@@ -39,7 +39,7 @@ def connected(config: Config, device: str, micro: int, accumulation: int) -> Ste
     plan = Plan(micro * accumulation, micro, accumulation, 1, train_images=micro * accumulation, epochs=1)
     model = app.build_model(config, CLASSES, world)
     if config.compile:
-        app.compile_static(model, config, world)
+        app.compile_static([model], config, world)
     return app.connect_step(config, plan, world, model)
 
 

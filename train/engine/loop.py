@@ -296,6 +296,8 @@ class Training:
         # logged at the images of the first step, so that a run that restarts from its beginning supersedes it
         self.log.picture(self.plan.total, "images/augmented", self.loader.pixels(first[0][:COUNT]))
         yield first
+        # or this generator would keep its images on the device
+        del first
         yield from batches
 
     def _log_step(self, loss: Tensor, total: int) -> None:

@@ -133,7 +133,12 @@ class World:
         with warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers, and older versions do not know the new name
             warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+            ddp = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if self.device.type == "cpu" and self.size > 2:
+            # DDP would order its buckets anew after the first step. Where three or more add up, a step would then
+            # differ in its last bits between a run that went on and one that was resumed there.
+            ddp.reducer._push_all_rebuilt_params()
+        return ddp
 
     def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Gradients of a backward pass in here stay on this rank and add to the next one's."""
