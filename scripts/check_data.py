@@ -19,12 +19,13 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
+from scripts.command import exit_with
 from train.cores import cores
 from train.data.dataset import ILSVRC_2012
 from train.data.decode import decode
 from train.data.sources import Source, open_sources
 from train.data.stream import worker_pool
-from train.errors import UserError, print_error
+from train.errors import UserError
 
 CHUNK = 256  # images that a worker takes at a time
 
@@ -56,7 +57,9 @@ def bytes_of(source: Source) -> int:
         return int(source.index.places["size"].sum(dtype=np.int64))
     if source.index.access == "parquet":
         return sum((root / name).stat().st_size for name in containers)
-    folders = tqdm(containers, desc=f"sizes of {source.index.split}", unit="folder", delay=1, leave=False)
+    # without folders of classes that were not chosen
+    used = [containers[i] for i in np.unique(source.index.places["container"])]
+    folders = tqdm(used, desc=f"sizes of {source.index.split}", unit="folder", delay=1, leave=False)
     return sum(entry.stat().st_size for name in folders for entry in os.scandir(root / name) if entry.is_file())
 
 
@@ -90,11 +93,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: at least 1")
-    try:
-        classes_from = arguments.classes_from and arguments.classes_from.expanduser()
-        train, val = open_sources(arguments.root.expanduser().absolute(), classes_from)
-    except UserError as error:
-        return print_error(error)
+    classes_from = arguments.classes_from and arguments.classes_from.expanduser()
+    train, val = open_sources(arguments.root.expanduser().absolute(), classes_from)
     print(describe(train, val), flush=True)
     if not arguments.decode:
         return 0
@@ -104,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

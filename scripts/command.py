@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
 from train.errors import RunEnded, UserError, print_error
@@ -12,6 +13,9 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         code = main()
     except RunEnded as ended:
         code = print_error(ended)
+    except BrokenProcessPool:
+        why = "a worker process was ended by the system, perhaps for want of memory: give fewer by --workers"
+        code = print_error(UserError(why))
     except OSError as error:
         code = print_error(UserError(f"{error.filename or error.__class__.__name__}: {error.strerror or error}"))
     sys.exit(code)

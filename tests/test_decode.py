@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers import Contents, content, picture
 from train.data import augment
-from train.data.decode import training_image
+from train.data.decode import decode, training_image
 from train.errors import UserError
 
 
@@ -24,11 +24,10 @@ def kinds() -> dict[str, bytes]:
     image = picture(2, 0)
     exif = image.getexif()
     exif[0x0112] = 6
-    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     return {
         "RGB": jpeg(image), "444": jpeg(image, subsampling=0), "progressive": jpeg(image, progressive=True),
         "grey": jpeg(image.convert("L")), "CMYK": jpeg(image.convert("CMYK")), "rotated": jpeg(image, exif=exif),
-        "PNG": jpeg(image, format="PNG"), "16 bits": jpeg(deep, format="PNG"),
+        "PNG": jpeg(image, format="PNG"),
         "alpha": jpeg(image.convert("LA"), format="PNG"), "one row": jpeg(image.crop((0, 0, 300, 1))),
         "one pixel": jpeg(image.crop((0, 0, 1, 1))), "large": jpeg(image.resize((1600, 1200))),
     }  # fmt: skip
@@ -56,9 +55,16 @@ def test_training_images_are_pillows_to_one_of_255(kind, train_crop):
         worst = max(worst, difference.max())
         if kind == "large":
             assert difference.mean() < 4
-    assert is_plain == (kind not in ("CMYK", "PNG", "16 bits", "alpha"))
+    assert is_plain == (kind not in ("CMYK", "PNG", "alpha"))
     # half the decoded size leaves out high frequencies, and rounds the rectangle to pixels of its own
     assert worst <= (1 if kind != "large" else 60)
+
+
+@pytest.mark.parametrize(("kind", "form"), [(np.uint16, "PNG"), (np.int32, "TIFF"), (np.float32, "TIFF")])
+def test_more_than_8_bits_a_pixel_are_refused_because_pillow_would_make_them_white(kind: type, form: str):
+    deep = Image.fromarray((np.asarray(picture(2, 0).convert("L")).astype(kind) * 257).astype(kind))
+    with pytest.raises(UserError, match="more than 8 bits a pixel .*: convert it"):
+        decode(Contents([jpeg(deep, format=form)]), 0)
 
 
 def test_a_thousand_mutated_files_are_pillows_or_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ if __name__ == "__main__":
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     maker = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
-    unfinished = tmp_path / ".fractals.unfinished"
+    unfinished = tmp_path / f".fractals.{platform.node()}.unfinished"
     deadline = time.time() + 60
     while not list(unfinished.glob("train/*/*.jpg")) and time.time() < deadline:
         time.sleep(0.01)
@@ -66,6 +67,14 @@ if __name__ == "__main__":
     assert unfinished.exists() and not root.exists()
     fractals.provide(c)
     assert len(list(root.glob("train/*/*.jpg"))) == 8000 and not unfinished.exists()
+
+
+def test_a_process_that_ends_while_it_draws_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # every process that this one starts ends at once, as the system ends one for want of memory
+    (tmp_path / "sitecustomize.py").write_text(f"import os\nif os.getppid() == {os.getpid()}: os._exit(9)\n")
+    with pytest.raises(UserError, match="a process that draws fractals was ended"):
+        fractals.provide(fractals_config(root=str(tmp_path / "fractals")))
 
 
 def test_another_training_count_leaves_the_images_of_the_other_splits_as_they_are():

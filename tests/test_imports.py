@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "scripts.experiments": {"scripts.command", "scripts.matrix", "scripts.records", "train.cores", "train.errors"},
     "scripts.rehearsal": {"scripts.records", "train.config", "train.data"},
     "scripts.soak": {"scripts.command", "scripts.records", "train.output", "train.errors"},
-    "scripts.check_data": {"train.data", "train.cores", "train.errors"},
+    "scripts.check_data": {"scripts.command", "train.data", "train.cores", "train.errors"},
     "scripts.gpu_check": {"scripts.gpu", "train.output", "train.errors"},
     "scripts.gpu": {
         "scripts.benchmarks", "scripts.records", "train.app", "train.config", "train.data",

@@ -1,8 +1,11 @@
 """One small data set in every layout in which people have ImageNet: the same images, in the same order."""
 
+import errno
+import fcntl
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -10,7 +13,9 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -163,7 +168,65 @@ def test_the_index_is_made_once_and_again_when_the_data_change(tmp_path: Path, c
     (tmp_path / "train" / WNIDS[0] / "new.JPEG").write_bytes(content(0, 30))
     assert len(open_sources(tmp_path)[0]) == 25
     assert "index of 34 images made" in capsys.readouterr().err
-    assert sum(p.is_dir() for p in (tmp_path / FOLDER).iterdir()) == 1
+    made = [path for path in (tmp_path / FOLDER).iterdir() if path.is_dir()]
+    # a run may use the first one still
+    assert len(made) == 2
+    for path in made:
+        os.utime(path, (0, 0))
+    (tmp_path / "train" / WNIDS[0] / "more.JPEG").write_bytes(content(0, 31))
+    open_sources(tmp_path)
+    assert sum(path.is_dir() for path in (tmp_path / FOLDER).iterdir()) == 1
+
+
+def test_a_folder_whose_time_was_set_back_is_indexed_anew(tmp_path: Path):
+    image_folder(tmp_path)
+    open_sources(tmp_path)
+    of_class = tmp_path / "train" / WNIDS[0]
+    before = of_class.stat()
+    (of_class / "new.JPEG").write_bytes(content(0, 30))
+    os.utime(of_class, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(open_sources(tmp_path)[0]) == 25
+
+
+def test_an_index_that_is_open_outlives_a_change_of_the_data(tmp_path: Path):
+    image_folder(tmp_path)
+    _, val = open_sources(tmp_path)
+    (tmp_path / "train" / WNIDS[0] / "new.JPEG").write_bytes(content(0, 30))
+    open_sources(tmp_path)
+    assert everything(val) == expected("val")
+
+
+def test_a_root_without_locks_is_indexed_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    image_folder(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    flock = fcntl.flock
+
+    def none_in_the_root(file: IO, operation: int) -> None:
+        if FOLDER in file.name:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", none_in_the_root)
+    assert len(open_sources(tmp_path)[0]) == 24
+    assert list((tmp_path / "cache").rglob("train.npy"))
+
+
+def test_an_index_of_another_user_that_cannot_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    image_folder(tmp_path)
+    open_sources(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    is_dir, access = Path.is_dir, os.access
+
+    # the tests may run as root, who can enter every folder
+    def is_dir_for_others(path: Path) -> bool:
+        if FOLDER in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir_for_others)
+    monkeypatch.setattr(os, "access", lambda path, mode: FOLDER not in Path(path).parts and access(path, mode))
+    assert len(open_sources(tmp_path)[0]) == 24
+    assert list((tmp_path / "cache").rglob("train.npy"))
 
 
 def test_a_read_only_root_is_indexed_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -209,6 +272,28 @@ def test_what_one_process_makes_others_wait_for(tmp_path: Path):
     assert len(made) == 1 and (tmp_path / "a" / "file").read_text() == "whole"
 
 
+def test_two_machines_whose_locks_do_not_hold_for_each_other_make_it_whole(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    both = threading.Barrier(2)
+
+    def make(folder: Path) -> None:
+        both.wait()
+        (folder / "file").write_text("who")
+        both.wait()
+        (folder / "file").write_text("whole")
+
+    def on(machine: str) -> None:
+        names[threading.get_ident()] = machine
+        made_once(tmp_path / "a", make)
+
+    names: dict[int, str] = {}
+    monkeypatch.setattr(platform, "node", lambda: names[threading.get_ident()])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(on, ("a", "b")))
+    assert (tmp_path / "a" / "file").read_text() == "whole"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".a.lock"}
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -232,6 +317,31 @@ def second_class(root: Path) -> tuple[Path, int]:
 
 def unlabelled(path: Path) -> None:
     path.write_bytes(tar_of({"a.jpg": content(0, 0)}))
+
+
+def shard(root: Path, members: dict[str, bytes]) -> None:
+    (root / "imagenet1k-train-0001.tar").write_bytes(tar_of(members))
+
+
+def in_one_folder(root: Path) -> None:
+    (root / "train-val").mkdir()
+    for path in root.glob("*.tar"):
+        path.rename(root / "train-val" / path.name.replace("train", "").replace("validation", ""))
+
+
+def copied(root: Path) -> None:
+    (root / "backup").mkdir()
+    shutil.copy(root / "imagenet1k-train-0001.tar", root / "backup")
+
+
+def columns(root: Path, **of: object) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(of), root / "data/train-00000-of-00002.parquet")
+
+
+PICTURE = [{"bytes": b"a", "path": "a.jpg"}]
 
 
 def one_class_less(root: Path) -> None:
@@ -263,6 +373,17 @@ def one_class_less(root: Path) -> None:
         (shards, lambda r: unlabelled(r / "imagenet1k-train-0001.tar"), "no label .* for a: is it a WebDataset shard"),
         (shards, lambda r: [p.unlink() for p in r.glob("*validation*")], "none whose name says val"),
         (shards, one_class_less, "train has 1 classes and val 3, only val has 00001, 00002: complete"),
+        (shards, lambda r: shard(r, {"a.jpg": b"", "a.cls": b"-1"}), "holds b'-1', not a class number"),
+        (shards, lambda r: shard(r, {"a.jpg": b"", "a.cls": b"cat"}), "a.cls holds b'cat', not a class number"),
+        (shards, lambda r: shard(r, {"a.jpg": b"", "a.json": b'{"label": Infinity}'}), "no label .* for a"),
+        (shards, lambda r: shard(r, {"a.gif": b"", "a.cls": b"0"}), "a label but no image .* for a"),
+        (shards, lambda r: shard(r, {"a.1.jpg": b"", "a.1.cls": b"0"}), "a.1.jpg, whose name holds a dot"),
+        (shards, lambda r: shard(r, {"a.jpg": b"", "a.png": b"", "a.cls": b"0"}), "two images of one name, a.png and"),
+        (shards, in_one_folder, "says both train and val: rename it"),
+        (shards, copied, "holds backup/imagenet1k-train-0001.tar and .*, which look like copies"),
+        (shards, lambda r: (r / "classes.txt").write_bytes(b"\xe9t\xe9\n"), "classes.txt is not UTF-8"),
+        (parquet, lambda r: columns(r, image=PICTURE, label=["cat"]), "the label 'cat', which is not a class number"),
+        (parquet, lambda r: columns(r, picture=PICTURE, label=[0]), "lacks image.bytes, image.path, which"),
         (parquet, lambda r: cut(r / "data/train-00000-of-00002.parquet", 0.5), "cannot read .*train-00000.*download"),
         (image_folder, lambda r: shutil.rmtree(r / "val" / WNIDS[1]), "only train has n02100735: complete"),
     ],

@@ -17,9 +17,12 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts import soak
-from tests.helpers import MAIN, SMALL, App, build, join, rows, spawn
+from tests.helpers import MAIN, SMALL, App, build, image_folder, join, rows, spawn
 from train import app
+from train.config.compose import compose
 from train.data import loader
+from train.errors import UserError
+from train.processes.signals import StopRequest
 from train.processes.world import World
 from train.processes.world import _set_timeout as set_timeout
 from train.schedule import make_schedule
@@ -81,6 +84,34 @@ def test_two_processes_take_the_same_five_lars_steps_as_one(alone, tmp_path):
 def test_the_comparison_with_one_process_finds(fault, alone, tmp_path):
     spawn(train_five_steps, 2, tmp_path, fault)
     assert difference(alone, torch.load(tmp_path / f"{fault}-2-0.pt")) > 1e-3
+
+
+def open_own(rank: int, size: int, port: int, out: Path) -> None:
+    """Each rank opens a folder of its own, as with copies on the disks of two machines."""
+    world = join(rank, size, port)
+    config = compose(
+        "batch=8k", "batch.total=12", "batch.micro=6", "epochs=1", f"data.root={out}/{rank}", f"runs_dir={out}/runs",
+        "name=run", "data.workers=0", "model=resnet8", "data.size=32",
+    )  # fmt: skip
+    said = ""
+    try:
+        app.train(config, world, StopRequest(), "test")
+    except UserError as error:
+        said = f"{error.is_said_elsewhere} {error}"
+    (out / f"said{rank}").write_text(said)
+    world.leave()
+
+
+def test_processes_that_open_other_images_end_before_training(tmp_path: Path):
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        image_folder(tmp_path / str(rank))
+    lost = next((tmp_path / "1" / "train").glob("*/*"))
+    lost.rename(lost.with_name("another.JPEG"))
+    spawn(open_own, 2, tmp_path)
+    said = [(tmp_path / f"said{rank}").read_text() for rank in range(2)]
+    assert said[0].startswith("True data.root holds other images for process 1") and said[1].startswith("False data")
+    assert not (tmp_path / "runs").exists()
 
 
 def wait_alone(rank: int, size: int, port: int, out: Path) -> None:

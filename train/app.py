@@ -69,7 +69,9 @@ def process_group(config: Config) -> Iterator[World]:
     try:
         world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
-    except (Stopped, Diverged) as ended:
+    except (Stopped, Diverged, UserError) as ended:
+        if isinstance(ended, UserError) and not world.ends_together:
+            raise
         # raised on every rank
         forget_frames(ended)
         world.leave()
@@ -103,6 +105,7 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
     commit = environment.commit() if world.is_chief else None
     # before there is a folder, which what cannot be trained should not leave behind
     data, plan, model = world.raise_together(lambda: parts(config, world))
+    check_same_images(data, world)
     folder = world.raise_together(lambda: RunFolder(config) if world.is_chief else None)
     result, state = world.on_chief(lambda: last_state(folder, data))
     if result is not None:
@@ -168,6 +171,21 @@ def train(config: Config, world: World, stop: StopRequest, command: str) -> None
         speed = training.images_per_second
         since = f" at {speed:,.0f} images/s" if speed else ""
         print(f"stopped at max_steps={config.max_steps}{since}: {folder.path} is unfinished and can be resumed")
+
+
+def check_same_images(data: Data, world: World) -> None:
+    """Raise UserError, on every rank, unless all have opened the images that rank 0 has."""
+    own = (data.fingerprint, data.train_images, data.val_images)
+    chiefs = world.on_chief(lambda: own)
+
+    def check() -> None:
+        if own != chiefs:
+            raise UserError(
+                f"data.root holds other images for process {world.rank} ({own[1]:,} for training, {own[2]:,} for "
+                f"validation) than for process 0 ({chiefs[1]:,} and {chiefs[2]:,}): copy them anew to its machine"
+            )
+
+    world.raise_together(check)
 
 
 def parts(config: Config, world: World) -> tuple[Data, Plan, nn.Module]:
@@ -386,6 +404,7 @@ def evaluate_file(config: Config, world: World) -> None:
     path = Path(os.path.expanduser(config.evaluate))
     weights = world.raise_together(lambda: read(path))
     data = world.raise_together(lambda: open_data(config.data))
+    check_same_images(data, world)
     model = world.raise_together(lambda: build_model(config, data.classes, world))
     world.raise_together(
         lambda: load(model, weights, f"{path} does not fit model={config.model.network}", data.classes)

@@ -1,11 +1,16 @@
 """Folders that are made once, whole or not at all, however many processes want them at the same time."""
 
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from train.errors import UserError
+
+
+class NoLocks(UserError):
+    """The file system has no locks."""
 
 
 def user_cache() -> Path:
@@ -28,14 +33,21 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            raise UserError(
+            raise NoLocks(
                 f"{folder.parent} is on a file system without locks ({error.strerror}): set XDG_CACHE_HOME to a folder "
                 "on another one"
             ) from error
         if not folder.is_dir():
-            unfinished = folder.parent / f".{folder.name}.unfinished"
+            # some shared file systems have locks that hold on one machine only
+            unfinished = folder.parent / f".{folder.name}.{platform.node()}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             make(unfinished)
-            os.rename(unfinished, folder)
+            try:
+                os.rename(unfinished, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                # another machine has made it meanwhile
+                shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -74,7 +74,11 @@ def _by_pillow(content: bytes, source: Source, index: int) -> Image.Image:
         with warnings.catch_warnings():
             # broken EXIF blocks are common in ImageNet and do not affect the pixels
             warnings.simplefilter("ignore")
-            return Image.open(BytesIO(content)).convert("RGB")
+            image = Image.open(BytesIO(content))
+            if image.mode.startswith(("I", "F")):
+                # Pillow would clip it, mostly to white
+                raise ValueError(f"more than 8 bits a pixel (Pillow's mode {image.mode}): convert it to 8")
+            return image.convert("RGB")
     except Exception as error:
         # On damaged files Pillow raises whatever its decoders raise.
         why = str(error) or type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -141,6 +142,10 @@ def _make(root: Path, config: Config) -> None:
                 for job in jobs:
                     job.result()
                     bar.update(config.per_class)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that draws fractals was ended, perhaps for want of memory: start the same command again"
+            ) from error
         except BaseException:
             # a signal, for example, should not wait until all of them are drawn
             pool.shutdown(cancel_futures=True)

@@ -12,7 +12,9 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from train.data.cache import made_once, user_cache
+from train.data.cache import NoLocks, made_once, user_cache
 from train.data.layouts.layout import PACK, Layout, Part
 from train.data.layouts.recognise import recognise
 from train.errors import UserError
@@ -32,6 +34,7 @@ SPLITS = ("train", "val")
 NAMES = 32  # digits of a fingerprint that identify names and labels
 PLACE = np.dtype([("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("container", "<i4")])
 FOLDER = ".lars-imagenet-index"
+KEPT = 30 * 24 * 3600  # seconds since its last use for which an index of earlier files is kept
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,12 @@ def open_index(root: Path, classes_from: Path | None = None) -> tuple[Index, Ind
         key += f"-{hashlib.sha256(os.fsencode('/'.join(chosen))).hexdigest()[:16]}"
     at_home = user_cache() / "index" / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     places = [root / FOLDER, at_home]
-    folder = next((place / key for place in places if (place / key).is_dir()), None)
+    # another user's may be unreadable
+    folder = next((place / key for place in places if os.access(place / key / "index.json", os.R_OK)), None)
     folder = folder or _made_in(places, key, lambda unfinished: _build(unfinished, root, layout, chosen))
+    with suppress(OSError):
+        # the time of its last use
+        os.utime(folder)
     about = json.loads((folder / "index.json").read_text())
     of_both = (about["layout"], about["access"], about["val_split"], about["classes"], about["named"])
     train, val = (
@@ -104,18 +111,19 @@ def _read_classes(path: Path) -> list[str]:
 
 
 def _made_in(places: list[Path], key: str, make: Callable[[Path], None]) -> Path:
-    """Make ``key`` in the first of ``places`` that can be written, and remove older ones of the same classes there."""
+    """Make ``key`` in the first of ``places`` that can be written and locked, and remove what is long unused there."""
     for place in places:
         try:
             made_once(place / key, make)
             break
-        except OSError:
+        except (OSError, NoLocks):
             if place == places[-1]:
                 raise
-    _, _, classes = key.partition("-")
     for old in place.iterdir():
-        if old.is_dir() and not old.name.startswith(".") and old.name != key and old.name.partition("-")[2] == classes:
-            shutil.rmtree(old, ignore_errors=True)
+        # not at once: a run that has opened it maps its arrays when it first needs them
+        with suppress(OSError):
+            if old.is_dir() and old.name != key and time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old)
     return place / key
 
 
@@ -124,7 +132,9 @@ def _key(root: Path, layout: Layout) -> str:
     for name in layout.inputs:
         status = os.stat(root / name)
         size = 0 if os.path.isdir(root / name) else status.st_size
-        digest.update(f"{name}\0{size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        # tar and rsync set a folder's mtime back, and nothing sets its ctime
+        line = f"{name}\0{size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

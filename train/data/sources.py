@@ -73,7 +73,10 @@ class ParquetReader:
                 raise OSError(str(error)) from error
             self._images = table["image"].combine_chunks().field("bytes")
             self._last = container, group
-        return self._images[row].as_py()
+        content = self._images[row].as_py()
+        if content is None:
+            raise OSError("it has no bytes")
+        return content
 
 
 READERS: dict[str, type[Reader]] = {"folder": FolderReader, "archive": ArchiveReader, "parquet": ParquetReader}

@@ -57,7 +57,7 @@ class StreamLoader(Loader):
         self._normalise, self._beside = Normalise(config.mean, config.std, process.device), SideStream(process.device)
         self._workers = decoders(process.cores) if config.workers is None else config.workers
         self._sampler = _Sampler()
-        self._known_remarks: set[Remark] = set()
+        self._known_remarks: set[int] = set()  # their hashes, because a data set may have a million
         self._new_remarks: list[Remark] = []
         self._answers: Generator[MicroBatch, None, None] | None = None
         self._loader: DataLoader[Any] = DataLoader(
@@ -84,8 +84,8 @@ class StreamLoader(Loader):
             images, labels, flip, remarks, is_last = sample
             # DataLoader turns tuples into lists
             remarks = [tuple(remark) for remark in remarks]
-            self._new_remarks += [remark for remark in remarks if remark not in self._known_remarks]
-            self._known_remarks.update(remarks)
+            self._new_remarks += [remark for remark in remarks if hash(remark) not in self._known_remarks]
+            self._known_remarks.update(map(hash, remarks))
             parts.append(self._beside(partial(self._normalise, images, labels, flip)))
             if is_last:
                 yield parts[0] if len(parts) == 1 else concatenated(parts)
@@ -96,7 +96,9 @@ class StreamLoader(Loader):
         try:
             yield from self._loader
         except (RuntimeError, OSError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            # a worker that raised an error is not one that was ended
+            raised_there = str(error).startswith("Caught ")
+            if raised_there or (isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error)):
                 raise
             raise UserError(
                 f"a process that decodes images was ended ({str(error).splitlines()[0][:120]}), perhaps for want of "

@@ -25,7 +25,11 @@ def official(root: Path) -> Layout | None:
         return None
     if missing:
         what = " (validation labels)" if missing == [DEVKIT] else ""
-        raise UserError(f"data.root={root} lacks {' and '.join(missing)}{what}: download from image-net.org, as it is")
+        there = next(name for name in needed if name not in missing)
+        raise UserError(
+            f"data.root={root} lacks {' and '.join(missing)}{what}: download from image-net.org, as it is, or move "
+            f"{there} away if it is unpacked beside"
+        )
 
     def list_images(tick: Tick) -> Splits:
         train = Part(TRAIN_TAR)

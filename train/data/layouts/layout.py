@@ -9,7 +9,7 @@ from pathlib import Path
 
 from train.errors import UserError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 # searched in this order; where there is only test it is used, and the data line says so
 VAL_SPLITS = ("val", "valid", "validation", "test")
 PACK = "pack.json"  # beside shards that scripts/pack.py writes: which there must be, and of what
