@@ -129,6 +129,12 @@ def test_imagenet_dir_supplies_the_root(monkeypatch, tmp_path):
             ["model=torchvision", "model.arch=resnet18"],
             "fractals-torchvision-32k-lars-seed0-model.arch=resnet18",
         ),
+        (
+            ["+model.options.dropout=0.1", "model=torchvision", "model.arch=squeezenet1_1"],
+            "fractals-torchvision-32k-lars-seed0-model.arch=squeezenet1_1-model.options.dropout=0.1",
+        ),
+        (["data.mean.0=0.1"], "fractals-resnet8-32k-lars-seed0-data.mean.0=0.1"),
+        (["data.mean.0=0.485"], "fractals-resnet8-32k-lars-seed0"),
     ],
 )
 def test_default_name_says_what_changes_the_result_and_nothing_else(overrides, name):

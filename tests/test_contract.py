@@ -95,6 +95,13 @@ def test_the_report_split_is_scored_once_training_has_ended_and_on_request(run: 
     assert scores["images"] == 8 * 3
 
 
+def test_weights_that_are_not_finite_have_no_score(run: Path, app: App, tmp_path: Path):
+    weights = torch.load(run / "weights.pt")
+    torch.save({name: value * float("nan") for name, value in weights.items()}, tmp_path / "nan.pt")
+    done = app(*SMALL, f"evaluate={tmp_path}/nan.pt")
+    assert done.returncode == 2 and not done.stdout and "validation loss of nan" in done.stderr
+
+
 def test_evaluate_takes_a_checkpoint_too(app: App, tmp_path: Path):
     run = train_here(tmp_path, *SMALL, "epochs=2", "max_steps=4")
     (checkpoint,) = (run / "checkpoints").glob("step-*.pt")

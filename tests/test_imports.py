@@ -48,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "scripts.matrix": {"scripts.records"},
     "scripts.records": set(),
     "scripts.command": {"train.errors"},
+    "train.__main__": {"train.main", "train.processes"},
     "train.main": {
         "train.app", "train.config", "train.output", "train.engine", "train.model", "train.processes", "train.plan",
         "train.errors",

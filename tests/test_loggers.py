@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from tests.helpers import ROOT, SMALL, App, assert_same_run, train_here
 from train.engine.logger import Logger, Run
 from train.errors import Stopped
+from train.output.board import BoardLogger
 from train.output.loggers import open_logger
 
 Curves = dict[str, list[tuple[int, float]]]  # images and value, by name
@@ -236,6 +239,47 @@ def test_a_logger_that_fails_or_is_not_there_is_said_once_and_the_run_is_as_with
         == sum("No module named 'nowhere'): put the folder of its module on PYTHONPATH" in line for line in said)
         == 1
     )
+
+
+def leaving(run: Run) -> Logger:
+    sys.exit(0)
+
+
+def making_none(run: Run) -> None:
+    return None
+
+
+def making_a_number(run: Run) -> int:
+    return 3
+
+
+def test_a_logger_that_exits_or_is_none_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture):
+    own = ",".join(f"tests.test_loggers:{name}" for name in ("leaving", "making_none", "making_a_number"))
+    run = train_here(tmp_path, *SMALL, "epochs=1", f"logger=[{own}]")
+    assert (run / "result.json").exists()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("logger=")]
+    assert len(said) == 3 and "SystemExit" in said[0] and "it made None" in said[1] and "it made 3" in said[2], said
+
+
+def test_a_board_that_cannot_be_written_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture):
+    board = BoardLogger(tmp_path / "tb", 0, [])
+    shutil.rmtree(tmp_path / "tb")
+    with pytest.raises(OSError, match="No such file"):
+        for images in range(100):
+            board.row(
+                {
+                    "images": images,
+                    "train_loss": 1.0,
+                    "lr": 0.1,
+                    "val_top1": 1.0,
+                    "val_top5": 1.0,
+                    "val_loss": 1.0,
+                    "epoch": 1,
+                    "images_per_second": 1.0,
+                }
+            )
+            time.sleep(0.01)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_signal_within_a_loggers_call_is_not_its_failure(tmp_path: Path):

@@ -22,6 +22,7 @@ from train.data.kinds import open_data
 from train.engine.loop import seed_dropout
 from train.errors import UserError
 from train.model import make_model, published_weights
+from train.processes.world import World
 from train.schedule import make_schedule
 from train.weights import begin_from, initial_weights, read
 
@@ -86,6 +87,35 @@ def test_a_network_with_dropout_stopped_and_resumed_ends_with_the_same_weights(t
     for stop in (["max_steps=1"], []):
         part = train_here(tmp_path / "part", *FEW, *SQUEEZENET, *stop)
     assert_same_run(whole, part)
+
+
+def test_mnasnet_whose_weights_need_their_version_resumes_and_is_evaluated_and_loaded(tmp_path: Path, capsys):
+    small = [*FEW, "model=torchvision", "model.arch=mnasnet0_5"]
+    train_here(tmp_path, *small, "max_steps=1")
+    run = train_here(tmp_path, *small)
+    capsys.readouterr()
+    app.evaluate_file(compose(*small, f"evaluate={run}/weights.pt"), World())
+    assert "val_top1" in capsys.readouterr().out
+    models.mnasnet0_5(num_classes=8).load_state_dict(torch.load(run / "weights.pt"))
+
+
+def test_options_that_a_library_answers_with_any_error_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    def refuse(**_: object) -> None:
+        raise KeyError("no such layer")
+
+    monkeypatch.setattr(models, "get_model", lambda *_, **__: refuse())
+    with pytest.raises(UserError, match="resnet18 cannot be made: 'no such layer'"):
+        make_model(compose("model=torchvision", "model.arch=resnet18").model, 10)
+
+
+def test_names_that_ddp_or_compile_put_before_weights_are_taken_off(tmp_path: Path):
+    weights = models.resnet18(num_classes=8).state_dict()
+    wrapped = {f"module._orig_mod.{name}": value for name, value in weights.items()} | {"n_averaged": torch.tensor(3)}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    assert read(tmp_path / "wrapped.pth").keys() == weights.keys()
+    torch.save({1: torch.ones(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(UserError, match="holds no weights"):
+        read(tmp_path / "numbers.pth")
 
 
 def _losses(rank: int, size: int, port: int, out: Path) -> None:

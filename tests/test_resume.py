@@ -95,6 +95,14 @@ def test_a_signal_saves_when_it_has_ended_the_reader_of_the_output_too(tmp_path:
     assert "everything is saved" in (tmp_path / "runs/run/stopped").read_text()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">/dev/full", "2>/dev/full"])
+def test_a_run_needs_no_output(tmp_path: Path, closed: str):
+    command = f"exec {sys.executable} {MAIN} {' '.join(SMALL)} epochs=1 name=run {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "runs/run/result.json").exists()
+
+
 def test_a_signal_to_the_launcher_stops_all_processes_with_75(app: App, tmp_path):
     arguments = [*SMALL, "epochs=40", "nproc=2", "name=run"]
     code, said = start_and_signal(tmp_path, signal.SIGTERM, *arguments)

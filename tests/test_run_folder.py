@@ -1,15 +1,18 @@
 """The folder of a run: one process at a time, one configuration, finished once."""
 
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from tests.helpers import MAIN, SMALL, App
+from tests.helpers import MAIN, SMALL, App, train_here
 from train.config.compose import compose
 from train.errors import Diverged, UserError
 from train.output.run_folder import RunFolder
@@ -52,7 +55,7 @@ def test_what_a_diverged_attempt_left_is_gone_when_the_run_goes_on(tmp_path):
     assert {path.name for path in folder.path.iterdir()} == {"lock", "config.yaml"}
 
 
-@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("result.json", "{")])
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("config.yaml", "[1]"), ("result.json", "{")])
 def test_a_damaged_file_of_a_run_is_named_and_left_as_it_is(tmp_path, name, content):
     settings = compose(*SMALL, "name=run", f"runs_dir={tmp_path}")
     RunFolder(settings)
@@ -80,6 +83,15 @@ def test_a_folder_is_free_for_another_configuration_until_something_is_saved(tmp
     (tmp_path / "run" / held).write_text("{}\n")
     with pytest.raises(UserError, match="seed was 1, now 0"):
         RunFolder(first)
+
+
+def test_a_finished_run_is_not_that_of_other_images(app: App, tmp_path: Path):
+    run = train_here(tmp_path / "runs", *SMALL, "epochs=1")
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"data_fingerprint": "of others"}))
+    shutil.rmtree(run / "checkpoints")
+    done = app(*SMALL, "epochs=1", "name=run")
+    assert done.returncode == 2 and "begun on other images" in done.stderr, done.stderr
 
 
 def test_a_file_system_without_locks_is_named(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers import SMALL, App
-from train.output.sweep import table
+from train.output.sweep import scores, table
 
 
 @pytest.mark.slow
@@ -57,6 +57,11 @@ def test_submitits_local_executor_runs_the_jobs_of_a_sweep(app: App, tmp_path: P
     done = app("-m", *SMALL, "epochs=1", "seed=0,1", *launcher)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2
+
+
+def test_a_damaged_result_has_no_figures_in_the_table(tmp_path: Path):
+    (tmp_path / "result.json").write_text("{")
+    assert scores(tmp_path) is None
 
 
 def test_a_run_that_did_not_finish_has_no_figures_in_the_table(tmp_path: Path):

@@ -114,6 +114,27 @@ def test_processes_that_open_other_images_end_before_training(tmp_path: Path):
     assert not (tmp_path / "runs").exists()
 
 
+def run_with(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, MAIN, *SMALL, "epochs=1", *arguments],
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_a_launcher_that_starts_one_process_on_a_machine_may_leave_the_local_rank_out(tmp_path: Path):
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29611"}
+    done = run_with({"RANK": "0", "WORLD_SIZE": "1", **address}, tmp_path, "max_steps=1")
+    assert done.returncode == 0, done.stderr
+    assert run_with({"RANK": ""}, tmp_path, "no_such_key=1").returncode == 2
+
+
+def test_a_process_whose_peers_never_come_ends_in_one_line(tmp_path: Path):
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29612"}
+    done = run_with({"RANK": "0", "WORLD_SIZE": "2", **address}, tmp_path, "timeout_minutes=0.05")
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "process 0 of 2 cannot join the others at localhost:29612" in done.stderr
+
+
 def wait_alone(rank: int, size: int, port: int, out: Path) -> None:
     """Rank 0 waits on a device for rank 1, which comes late; gloo stands for NCCL, which has the same interface."""
     world = join(rank, size, port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -63,7 +64,14 @@ RESTART_LR_FACTOR, MOST_RESTARTS = 0.5, 3
 def process_group(config: Config) -> Iterator[World]:
     """Join the process group; report a lost peer or exhausted GPU memory as a one-line error."""
     set_up_cuda(config.precision)
-    world = World.join(config.timeout_minutes)
+    try:
+        world = World.join(config.timeout_minutes)
+    except (RuntimeError, ValueError) as error:
+        rank, size, host, port = map(os.environ.get, ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+        raise UserError(
+            f"process {rank} of {size} cannot join the others at {host}:{port} ({str(error).splitlines()[0][:160]}): "
+            "start all of them within timeout_minutes, with one address"
+        ) from error
     if world.device.type == "cpu":
         keep_freed_memory()
     try:
@@ -203,9 +211,10 @@ def last_state(folder: RunFolder | None, data: Data) -> tuple[dict[str, Any] | N
     state, damaged = checkpoint.load_newest(folder.checkpoints)
     for line in damaged:
         print(f"{line}; continuing from the one before", file=sys.stderr)
-    if state is not None and state["data_fingerprint"] != data.fingerprint:
+    result = folder.result
+    if any(begun and begun["data_fingerprint"] != data.fingerprint for begun in (state, result)):
         raise UserError(f"{folder.path} was begun on other images than data.root holds now: give another name=NAME")
-    return folder.result, state
+    return result, state
 
 
 def open_log(config: Config, plan: Plan, data: Data, folder: RunFolder | None, state: dict[str, Any] | None) -> Logger:
@@ -417,6 +426,8 @@ def evaluate_file(config: Config, world: World) -> None:
         loader = data.make_loader(world, config.seed)
         scores = evaluation(loader.validation_batches())
         loader.close()
+    if not math.isfinite(scores.loss):
+        raise UserError(f"{path} has a validation loss of {scores.loss}: its weights have diverged, choose others")
     if world.is_chief:
         scored = {"val_top1": scores.top1, "val_top5": scores.top5, "val_loss": scores.loss, "images": scores.images}
         print(json.dumps(scored))

@@ -92,12 +92,13 @@ def job(composed: DictConfig) -> float | None:
         code = print_error(error) if runs_dir is not None and isinstance(error, UserError) else refuse(error)
     except RunEnded as ended:
         code = print_error(ended)
-        if isinstance(ended, Stopped) and folder and int(os.environ.get("RANK", 0)) == 0:
+        if isinstance(ended, Stopped) and folder and int(os.environ.get("RANK") or 0) == 0:
             mark_stopped(folder, ended)
     except OSError as error:
         if error.errno not in FIXABLE:
             raise
-        code = print_error(UserError(f"{error.filename or runs_dir}: {error.strerror}: what was saved is intact"))
+        where = error.filename or f"{runs_dir} or the cache"
+        code = print_error(UserError(f"{where}: {error.strerror}: what was saved is intact"))
     if code == Diverged.exit_code and is_sweep() and not is_basic_sweep():
         # to a search a trial that diverged is a failed one, of which its max_failure_rate allows some
         failed = Diverged(0, "a trial diverged")

@@ -181,7 +181,8 @@ def make_model(config: ModelConfig, classes: int, sizes: Iterable[int] = (), mic
     make = KINDS[config.name].make
     try:
         model = make(config, classes)
-    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+    except Exception as error:
+        # a library raises whatever its options lead to
         if not isinstance(config, LibraryConfig):
             raise
         given = f" with model.options={config.options}" if config.options else ""
@@ -217,7 +218,7 @@ def _try(model: nn.Module, config: ModelConfig, classes: int, size: int, images:
             logits = torch.func.functional_call(
                 model.train(), (parameters, buffers), torch.empty(images, 3, size, size)
             )
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        except Exception as error:
             why = f"images of {size} pixels ({' '.join(str(error).split())[:160]})"
             if images == 1:
                 raise UserError(

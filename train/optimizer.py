@@ -27,7 +27,7 @@ NamedStatistics = tuple[list[str], "dict[str, Tensor]"]
 class OptimizerConfig:
     name: str
     lr: float = key(least=0, most=1e38)  # of float32
-    weight_decay: float = key(least=0)
+    weight_decay: float = key(least=0, most=1e38)
     variance_reduction: bool
     variance_groups: int | None = key(least=2)
 
@@ -65,14 +65,14 @@ class SGDConfig(OptimizerConfig):
 
 @dataclass(kw_only=True)
 class LARSConfig(SGDConfig):
-    trust_coef: float = key(least=0)
-    eps: float = key(least=0)
+    trust_coef: float = key(least=0, most=1e38)
+    eps: float = key(least=0, most=1e38)
     ratio: str = key(one_of=("paper", "decayed"))
     momentum_form: str = key(one_of=("torch", "caffe", "nus"))
     momentum_correction: bool
     clip: bool
-    max_ratio: float | None = key(above=0)
-    clamp: float | None = key(above=0)
+    max_ratio: float | None = key(above=0, most=1e38)
+    clamp: float | None = key(above=0, most=1e38)
 
     def check(self) -> None:
         super().check()

@@ -12,11 +12,11 @@ from train.plan import Plan
 class ScheduleConfig:
     decay: str = key(one_of=("poly", "cosine", "step"))
     power: float = key(least=0)
-    end_lr: float = key(least=0)
+    end_lr: float = key(least=0, most=1e38)
     milestones: list[int] = key(ascending=True)
     factor: float = key(least=0, most=1)
     origin: str = key(one_of=("start", "warmup"))
-    warmup_lr: float = key(least=0)
+    warmup_lr: float = key(least=0, most=1e38)
     warmup_epochs: float = key(least=0)
 
 

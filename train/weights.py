@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from train.model import ModelConfig, published_weights
 from train.output import checkpoint
 
 PUBLISHED = re.compile(r"[A-Z][A-Z0-9_]*")  # names such as DEFAULT and IMAGENET1K_V2; anything else is a file
+WRAPPERS = re.compile(r"((module|_orig_mod)(\.|$))+")  # what DDP and torch.compile put before names
 
 Weights = dict[str, Tensor]
 
@@ -35,9 +38,20 @@ def read(path: Path) -> Weights:
     weights = next(
         (state[key] for key in ("average", "model", "state_dict") if isinstance(state.get(key), dict)), state
     )
-    if not all(isinstance(value, Tensor) for value in weights.values()):
+    # what torch's AveragedModel counts
+    weights.pop("n_averaged", None)
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
         raise UserError(f"{path} holds no weights: give a state_dict, or a checkpoint with one")
-    return {name.removeprefix("module."): value for name, value in weights.items()}
+    bare: Weights = OrderedDict((_bare(name), value) for name, value in weights.items())
+    # the versions of modules, without which torchvision's MNASNet refuses its own weights
+    versions = getattr(weights, "_metadata", {})
+    bare._metadata = {_bare(name): version for name, version in versions.items()}  # type: ignore[attr-defined]
+    return bare
+
+
+def _bare(name: str) -> str:
+    wrappers = WRAPPERS.match(name)
+    return name[wrappers.end() :] if wrappers else name
 
 
 def _safetensors(path: Path) -> Weights:
@@ -58,10 +72,10 @@ def load(model: nn.Module, weights: Weights, problem: str, classes: int) -> None
     """Load ``weights``; raises UserError, a line that begins with ``problem``, when they are another network's."""
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         why = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
-            f"{problem} with {classes} classes ({why[:120]}): give the model= and data= that it was trained with, "
+            f"{problem} with {classes} classes ({why[:240]}): give the model= and data= that it was trained with, "
             "and their model.options and data.size"
         ) from error
 
@@ -76,7 +90,9 @@ def begin_from(model: nn.Module, weights: Weights, classes: int, init: str) -> s
     lacking = [name for name in own if name.rpartition(".")[0] == head and name not in weights]
     drawn = [name for name in own if name in weights and _is_other_head(model, name, own[name], weights[name], classes)]
     drawn += lacking
-    load(model, {**weights, **{name: own[name] for name in drawn}}, f"init={init} does not fit this network", classes)
+    merged = copy(weights)
+    merged.update({name: own[name] for name in drawn})
+    load(model, merged, f"init={init} does not fit this network", classes)
     if not drawn:
         return f"started from {init}"
     return (

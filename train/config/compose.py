@@ -61,7 +61,8 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
     # the default recipe is the optimizer's own
     name += f"-{config.recipe.name}" if config.recipe.name != "torchlars" else ""
     name += f"-{config.optimizer.name}-seed{config.seed}"
-    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS, "seed"} - free_on_resume(config)):
+    free = {"seed", *free_on_resume(config)}
+    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS} - free):
         # An override that only repeats the default changes nothing, which shows when it is left out.
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
         try:
@@ -69,7 +70,11 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
         except (OmegaConfBaseException, UserError):
             # without the override there is no configuration: the recipe publishes no value in its place
             default = {}
-        if key in chosen and chosen[key] != default.get(key):
+        if key not in chosen:
+            # an element of a list, a key of options, or a file of the user's own, which set other keys
+            others_set = any(value != default.get(k) for k, value in chosen.items() if k not in free)
+            name += "".join(f"-{key}={o.value()}" for o in parsed if o.key_or_group == key and others_set)
+        elif chosen[key] != default.get(key):
             value = chosen[key]
             # of a path the end, which tells two runs' weights.pt apart
             name += f"-{key}={'/'.join(Path(value).parts[-2:]) if key in TEXTS and value else value}"

@@ -38,7 +38,7 @@ def is_of_command_line(error: Exception, job: Callable) -> bool:
 
 def refuse(error: Exception) -> int:
     """Print what is wrong with the configuration, once for all ranks, which compose the same; the exit code."""
-    if int(os.environ.get("RANK", 0)) > 0:
+    if int(os.environ.get("RANK") or 0) > 0:
         # give rank 0 time to print it before torchrun kills all processes
         time.sleep(2)
         return UserError.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,19 @@ def opening(settings: dict[str, Any], about: str) -> list[Summary]:
     return [*summaries, custom_scalars(CHARTS), text("run", about)]
 
 
+def _drop_the_writers(failed: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, but for TensorBoard's writer: its error is raised again by the next call."""
+    is_writers = "_AsyncWriterThread" in type(failed.thread).__name__
+    if not (is_writers and issubclass(failed.exc_type, OSError)):
+        threading.__excepthook__(failed)
+
+
 class BoardLogger(Logger):
     """The board in ``folder`` of a run that continues after ``images``; ``opening`` begins a new one."""
 
     def __init__(self, folder: Path, images: int, opening: Sequence[Summary]) -> None:
         self._folder = folder
+        threading.excepthook = _drop_the_writers
         if not images:
             # of an attempt that saved nothing
             shutil.rmtree(folder, ignore_errors=True)

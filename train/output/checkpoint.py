@@ -12,6 +12,7 @@ import io
 import re
 from argparse import Namespace
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def _copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        # which keeps the versions that a network's state_dict has for its modules
+        copied = copy(value)
+        copied.update((key, _copied(item)) for key, item in value.items())
+        return copied
     return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

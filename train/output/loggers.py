@@ -33,15 +33,21 @@ def _factory(name: str) -> Callable[[Run], Logger]:
 class Guarded:
     """A logger that may fail, for example for want of a server: after its first failure it is no longer called."""
 
-    def __init__(self, name: str, make: Callable[[], Logger], say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, make: Callable[[], object], say: Callable[[str], None]) -> None:
         self._name, self._say = name, say
         self._logger = Logger()
-        self._logger = self._try(make) or self._logger
+        self._try(self._begin, make)
+
+    def _begin(self, make: Callable[[], object]) -> None:
+        made = make()
+        if not isinstance(made, Logger):
+            raise TypeError(f"it made {made!r:.60}, which is no Logger")
+        self._logger = made
 
     def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._logger = Logger()
             why = " ".join(f"{type(error).__name__}: {error}".split())
             fix = ""

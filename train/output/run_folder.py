@@ -74,7 +74,7 @@ class RunFolder:
             return
         try:
             before = ADDED | flatten(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
-        except YAMLError as error:
+        except (YAMLError, AttributeError) as error:
             raise UserError(f"{path} is damaged: restore it, or give another name=NAME") from error
         flat = flatten(now)
         compared = {key for key in {*before, *flat} - free_on_resume(config) if not key.startswith(RETIRED)}
@@ -118,7 +118,8 @@ class RunFolder:
 
     def write_result(self, model: nn.Module, reached: dict[str, Any], conditions: dict[str, Any]) -> None:
         """Write the weights of ``model``, and then what was ``reached`` with the conditions under which it was."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        weights = model.state_dict()
+        weights.update((name, value.detach().cpu().contiguous()) for name, value in weights.items())
         write_whole(self.path / "weights.pt", checkpoint.to_bytes(weights))
         # its presence says that the run is finished
         self._write_json("result.json", {**reached, **conditions})

@@ -9,7 +9,11 @@ from pathlib import Path
 def scores(folder: Path) -> tuple[float, float] | None:
     """Top-1 of the last epoch and of the best, in percent, of the run in ``folder``; None if it is not finished."""
     path = folder / "result.json"
-    result = json.loads(path.read_text()) if path.exists() else None
+    try:
+        result = json.loads(path.read_text()) if path.exists() else None
+    except ValueError:
+        # it is damaged, which the job has said
+        return None
     return (result["last_top1"], result["best_top1"]) if result else None
 
 

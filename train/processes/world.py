@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return bool(os.environ.get("RANK") and os.environ.get("WORLD_SIZE"))
 
 
 def _store(world: World, timeout: timedelta) -> dist.Store | None:
@@ -82,7 +82,10 @@ class World:
         # it is imported before there is a group.
         from torch.distributed.nn import functional  # noqa: F401
 
-        world = cls(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        # other launchers start one process on a machine, and leave the latter two out
+        local = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        given = {**local, **os.environ}
+        world = cls(*(int(given[k]) for k in ("RANK", "WORLD_SIZE", *local)))
         backend = "gloo"
         if world.device.type == "cuda":
             torch.cuda.set_device(world.device)
