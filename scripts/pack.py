@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
@@ -86,16 +87,27 @@ class Shard:
     keys: list[str]  # their names in it
 
     def write(self) -> int:
+        """Write the file, whole or not at all, an image at a time; the number of images."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                self._write_to(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return len(self.indices)
+
+    def _write_to(self, file: BinaryIO) -> None:
         labels = self.source.labels(np.array(self.indices))
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index, label, key in zip(self.indices, labels.tolist(), self.keys, strict=True):
                 for ending, content in (("jpg", self.form.of(self.source, index)), ("cls", str(label).encode())):
                     member = tarfile.TarInfo(f"{key}.{ending}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
-        write_whole(self.path, out.getvalue())
-        return len(self.indices)
 
 
 def keys_of(source: Source) -> list[str]:

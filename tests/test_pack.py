@@ -1,15 +1,19 @@
 """scripts/pack.py."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.pack import Form, shards
 from tests.helpers import WNIDS, everything, expected, image_folder, parquet, script
 from train.data.sources import open_sources
 from train.errors import UserError
+
+ORIGINAL = Form("original", 0, 95)
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -72,3 +76,18 @@ def test_images_of_one_name_and_of_a_long_one_are_all_in_the_pack(tmp_path: Path
     originals, packed = open_sources(root), open_sources(out)
     assert [len(source) for source in packed] == [len(source) for source in originals] == [29, 9]
     assert everything(packed[0]) == everything(originals[0])
+
+
+def test_a_shard_is_never_in_memory_as_a_whole(tmp_path: Path):
+    root = tmp_path / "root"
+    image_folder(root)
+    for path in (root / "train").rglob("*.JPEG"):
+        path.write_bytes(path.read_bytes() + bytes(2**20))
+    shard, _ = shards(open_sources(root), tmp_path, ORIGINAL)
+    tracemalloc.start()
+    try:
+        shard.write()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert shard.path.stat().st_size > 24 * 2**20 and most < 4 * 2**20
