@@ -7,8 +7,8 @@ Usage: python scripts/pack.py DIR OUT [--shorter N | --square N | --original] [-
     --shorter N     the shorter side to N pixels, the aspect kept
     --original      the files as they are, for data that are slow to read at random (parquet)
 
-Training images are spread over the shards at random. Stopped and started again, it resumes. Train from
-it with data.root=OUT: names, order and crops are those of DIR.
+Images are spread over the shards at random, those of parquet files with their row group. Stopped and
+started again, it resumes. Train from it with data.root=OUT: names, order and crops are those of DIR.
 """
 
 import argparse
@@ -30,6 +30,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ from train.data.decode import decode
 from train.data.index import stem
 from train.data.layouts.layout import PACK
 from train.data.layouts.shards import CLASS_NAMES
-from train.data.randomness import epoch_order
+from train.data.randomness import ORDER, epoch_order, random_bits
 from train.data.sources import Source, open_sources
 from train.data.stream import worker_pool
 from train.errors import Stopped, UserError, print_error
@@ -123,9 +124,18 @@ def keys_of(source: Source) -> list[str]:
     return [f"{name}-{i:08d}" if name in repeated else name for i, name in enumerate(names)]
 
 
+def order_in_shards(source: Source) -> NDArray[np.int64]:
+    """At random; of parquet files row groups at random, each with its images together: to read one is to read all."""
+    order = epoch_order(0, 0, len(source))
+    if source.index.access == "parquet":
+        places = source.index.places[order]
+        order = order[np.argsort(random_bits(ORDER, 0, places["container"], places["offset"]), kind="stable")]
+    return order
+
+
 def shards(sources: tuple[Source, Source], out: Path, form: Form) -> Iterator[Shard]:
     for source in sources:
-        order = epoch_order(0, 0, len(source))
+        order = order_in_shards(source)
         keys = keys_of(source)
         for number, start in enumerate(range(0, len(source), IN_A_SHARD)):
             path = out / f"{source.index.split}-{number:05d}.tar"
@@ -150,9 +160,13 @@ def pack(root: Path, out: Path, form: Form, workers: int, classes_from: Path | N
     sources = open_sources(root, classes_from)
     out.mkdir(parents=True, exist_ok=True)
     todo = list(shards(sources, out, form))
+    made_from = hashlib.sha256("".join(s.index.fingerprint for s in sources).encode())
+    for shard in todo:
+        # which images it holds differs between layouts of the same images
+        made_from.update(os.fsencode("\n".join(shard.keys)))
     about = json.dumps({
         "form": asdict(form),
-        "made_from": hashlib.sha256("".join(s.index.fingerprint for s in sources).encode()).hexdigest(),
+        "made_from": made_from.hexdigest(),
         "shards": [shard.path.name for shard in todo],
     }, indent=1)  # fmt: skip
     record = out / PACK

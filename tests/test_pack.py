@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.pack import Form, shards
+from scripts.pack import Form, pack, shards
 from tests.helpers import WNIDS, everything, expected, image_folder, parquet, script
-from train.data.sources import open_sources
+from train.data.sources import Source, open_sources
 from train.errors import UserError
 
 ORIGINAL = Form("original", 0, 95)
+
+
+def packed_here(root: Path, out: Path) -> tuple[Source, Source]:
+    """The shards of ``root``, written by this process."""
+    out.mkdir()
+    for shard in shards(open_sources(root), out, ORIGINAL):
+        shard.write()
+    return open_sources(out)
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -91,3 +99,34 @@ def test_a_shard_is_never_in_memory_as_a_whole(tmp_path: Path):
     finally:
         tracemalloc.stop()
     assert shard.path.stat().st_size > 24 * 2**20 and most < 4 * 2**20
+
+
+def test_every_row_group_of_parquet_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    parquet(root)
+    open_sources(root)
+    from pyarrow.parquet import ParquetFile
+
+    read, groups = ParquetFile.read_row_group, []
+
+    def read_and_noted(file: ParquetFile, *arguments: object, **options: object) -> object:
+        groups.append(arguments)
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr(ParquetFile, "read_row_group", read_and_noted)
+    packed = packed_here(root, tmp_path / "out")
+    # three images in each, 24 images in two files and nine in two
+    assert len(groups) == 2 * 4 + 2 + 2
+    assert everything(packed[0]) == expected("train") and everything(packed[1]) == expected("val")
+
+
+def test_a_pack_is_not_continued_from_a_layout_whose_shards_hold_other_images(tmp_path: Path):
+    of_parquet, of_folders, out = (tmp_path / name for name in ("parquet", "folders", "out"))
+    of_parquet.mkdir()
+    parquet(of_parquet)
+    image_folder(of_folders)
+    assert script("pack", of_parquet, out, "--original", "--workers", 1).returncode == 0
+    (out / "val-00000.tar").unlink()
+    with pytest.raises(UserError, match="holds a pack of other images or in another form"):
+        pack(of_folders, out, ORIGINAL, 1)
