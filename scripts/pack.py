@@ -8,7 +8,9 @@ Usage: python scripts/pack.py DIR OUT [--shorter N | --square N | --original] [-
     --original      the files as they are, for data that are slow to read at random (parquet)
 
 Images are spread over the shards at random, those of parquet files with their row group. Stopped and
-started again, it resumes. Train from it with data.root=OUT: names, order and crops are those of DIR.
+started again, it resumes. Train from it with data.root=OUT: order and crops are those of DIR. So are
+the names, unless one has a dot or more than 80 bytes, or is that of two images of a class: then the
+images of that split are numbered.
 """
 
 import argparse
@@ -19,7 +21,6 @@ import os
 import shutil
 import sys
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,16 +113,19 @@ class Shard:
 
 
 def keys_of(source: Source) -> list[str]:
-    """A name for each image: its own, its class before it where names repeat, its number after it where these do."""
-    # to WebDataset all after the first dot is the ending
-    names = [os.fsdecode(stem(name)).replace(".", "_") for name in source.index.names.tolist()]
-    # the name of a file in a tar has at most 100 bytes, with its class, number and ending
-    names = [n if 0 < len(os.fsencode(n)) <= LONGEST else f"{i:08d}" for i, n in enumerate(names)]
+    """A name for each image: its own, its class before it where names repeat; for all a number if one cannot be kept.
+
+    Other names of single images would change the order.
+    """
+    names = [os.fsdecode(stem(name)) for name in source.index.names.tolist()]
+    # to WebDataset all after the first dot is the ending, and a tar has 100 bytes for a name with its class and ending
+    can_be_kept = all("." not in name and 0 < len(os.fsencode(name)) <= LONGEST for name in names)
     if len(set(names)) < len(names):
         labels = source.labels(np.arange(len(source)))
         names = [f"{label:05d}/{name}" for label, name in zip(labels.tolist(), names, strict=True)]
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [f"{name}-{i:08d}" if name in repeated else name for i, name in enumerate(names)]
+    if not can_be_kept or len(set(names)) < len(names):
+        return [f"{i:08d}" for i in range(len(names))]
+    return names
 
 
 def order_in_shards(source: Source) -> NDArray[np.int64]:

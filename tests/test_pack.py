@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scripts.pack import Form, pack, shards
-from tests.helpers import WNIDS, everything, expected, image_folder, parquet, script
+from tests.helpers import WNIDS, content, everything, expected, image_folder, parquet, script
 from train.data.sources import Source, open_sources
 from train.errors import UserError
 
@@ -83,6 +83,29 @@ def test_images_of_one_name_and_of_a_long_one_are_all_in_the_pack(tmp_path: Path
     assert done.returncode == 0, done.stderr
     originals, packed = open_sources(root), open_sources(out)
     assert [len(source) for source in packed] == [len(source) for source in originals] == [29, 9]
+    assert everything(packed[0]) == everything(originals[0])
+
+
+@pytest.mark.parametrize(
+    "names", [["img.1.jpg", "img01.jpg", "img2.jpg"], [f"{'z' * 81}.jpg", "img.jpg"], ["z.jpg", "z.jpeg", "z-0.jpg"]]
+)
+def test_a_pack_keeps_the_order_of_images_whose_names_it_cannot_keep(names: list[str], tmp_path: Path):
+    root = tmp_path / "root"
+    image_folder(root)
+    for i, name in enumerate(names):
+        (root / "train" / WNIDS[0] / name).write_bytes(content(0, 20 + i))
+    packed = packed_here(root, tmp_path / "out")
+    assert everything(packed[0]) == everything(open_sources(root)[0])
+
+
+def test_a_pack_keeps_names_that_every_class_has(tmp_path: Path):
+    root = tmp_path / "root"
+    image_folder(root)
+    for wnid in WNIDS:
+        for i, path in enumerate(sorted((root / "train" / wnid).iterdir())):
+            path.rename(path.with_name(f"{i}.JPEG"))
+    packed, originals = packed_here(root, tmp_path / "out"), open_sources(root)
+    assert [s.index.fingerprint for s in packed] == [s.index.fingerprint for s in originals]
     assert everything(packed[0]) == everything(originals[0])
 
 
