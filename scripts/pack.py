@@ -22,6 +22,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +48,7 @@ from train.errors import Stopped, UserError, print_error
 from train.output.files import write_whole
 
 LONGEST = 80  # bytes of a name
+LONGEST_SIDE = 65_500  # pixels that libjpeg writes
 IN_A_SHARD = 2048
 SAMPLE = 64  # images from which the size is estimated
 
@@ -67,6 +69,11 @@ class Form:
         if self.kind == "shorter":
             shorter = min(image.size)
             width, height = (self.side * length // shorter for length in image.size)
+        if max(width, height) > LONGEST_SIDE:
+            raise UserError(
+                f"{source.name(index)} would be {width:,} x {height:,} pixels, and a JPEG has at most {LONGEST_SIDE:,} "
+                "a side: give fewer pixels, or remove the file"
+            )
         out = io.BytesIO()
         image.resize((width, height), Image.Resampling.BILINEAR).save(out, "JPEG", quality=self.quality)
         return out.getvalue()
@@ -162,6 +169,9 @@ def pack(root: Path, out: Path, form: Form, workers: int, classes_from: Path | N
     if root in (out, *out.parents):
         raise UserError(f"{out} lies in {root}, whose images its shards would be taken for: give an OUT beside it")
     sources = open_sources(root, classes_from)
+    names = sources[0].classes
+    if not_utf8 := [name for name in names if name.encode(errors="ignore").decode() != name]:
+        raise UserError(f"the class {os.fsencode(not_utf8[0])!r} of {root} has a name that is not UTF-8: rename it")
     out.mkdir(parents=True, exist_ok=True)
     todo = list(shards(sources, out, form))
     made_from = hashlib.sha256("".join(s.index.fingerprint for s in sources).encode())
@@ -179,7 +189,6 @@ def pack(root: Path, out: Path, form: Form, workers: int, classes_from: Path | N
     if not record.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no pack: give a new folder as OUT")
     write_whole(record, about.encode())
-    names = sources[0].classes
     write_whole(out / CLASS_NAMES, ("\n".join(names) + "\n").encode())
     images = sum(len(source) for source in sources)
     size, left = estimate(sources, form), [shard for shard in todo if not shard.path.exists()]
@@ -224,8 +233,12 @@ def main() -> int:
         pack(root, out, form_of_images, chosen.workers, classes_from)
     except UserError as error:
         return print_error(error)
+    except BrokenProcessPool:
+        why = f"perhaps for want of memory: what was packed is intact, give fewer than --workers {chosen.workers}"
+        return print_error(UserError(f"a process that packs images was ended, {why}"))
     except OSError as error:
-        return print_error(UserError(f"{error.filename or chosen.out}: {error.strerror}: what was packed is intact"))
+        what = f"{error.filename or chosen.out}: {error.strerror or error}"
+        return print_error(UserError(f"{what}: what was packed is intact"))
     except KeyboardInterrupt:
         return print_error(Stopped("stopped: start the same command again to go on"))
     return 0

@@ -1,6 +1,11 @@
 """scripts/pack.py."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -9,7 +14,7 @@ import pytest
 from PIL import Image
 
 from scripts.pack import Form, pack, shards
-from tests.helpers import WNIDS, content, everything, expected, image_folder, parquet, script
+from tests.helpers import ROOT, WNIDS, content, everything, expected, image_folder, parquet, script
 from train.data.sources import Source, open_sources
 from train.errors import UserError
 
@@ -153,3 +158,55 @@ def test_a_pack_is_not_continued_from_a_layout_whose_shards_hold_other_images(tm
     (out / "val-00000.tar").unlink()
     with pytest.raises(UserError, match="holds a pack of other images or in another form"):
         pack(of_folders, out, ORIGINAL, 1)
+
+
+def test_a_worker_that_is_killed_ends_packing_with_one_line_and_code_2(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    command = [sys.executable, ROOT / "scripts" / "pack.py", root, out, "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (workers := workers_of(process.pid)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in said, said
+    assert "error: a process that packs images was ended, perhaps for want of memory" in said.splitlines()[-1]
+    assert not list(out.glob("*.tar"))
+    assert script("pack", root, out, "--workers", 1).returncode == 0
+
+
+def workers_of(pid: int) -> list[int]:
+    """Processes that the fork server of ``pid`` has forked; they keep its command line."""
+    try:
+        forked = [worker for server in children(pid) for worker in children(server)]
+        return [worker for worker in forked if b"forkserver" in Path(f"/proc/{worker}/cmdline").read_bytes()]
+    except OSError:  # one has ended meanwhile
+        return []
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_class_whose_name_is_not_utf_8_is_named(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    for split in ("train", "val"):
+        (root / split / WNIDS[0]).rename(root / split / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"the class b'caf\\xe9' of .* has a name that is not UTF-8"):
+        pack(root, out, ORIGINAL, 1)
+    assert not out.exists()
+
+
+def test_an_image_too_long_for_a_jpeg_is_named_and_leaves_nothing_of_its_shard(tmp_path: Path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    image_folder(root)
+    narrow = root / "train" / WNIDS[0] / "narrow.png"
+    Image.new("RGB", (2, 400)).save(narrow)
+    out.mkdir()
+    shard, _ = shards(open_sources(root), out, Form("shorter", 400, 95))
+    with pytest.raises(UserError, match=f"{narrow} would be 400 x 80,000 pixels, and a JPEG has at most 65,500"):
+        shard.write()
+    assert not list(out.iterdir())
