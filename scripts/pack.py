@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 if __name__ == "__main__":
     # imports come from this checkout, also where another one is installed
@@ -45,7 +44,7 @@ from train.data.randomness import ORDER, epoch_order, random_bits
 from train.data.sources import Source, open_sources
 from train.data.stream import worker_pool
 from train.errors import Stopped, UserError, print_error
-from train.output.files import write_whole
+from train.output.files import whole, write_whole
 
 LONGEST = 80  # bytes of a name
 LONGEST_SIDE = 65_500  # pixels that libjpeg writes
@@ -97,26 +96,14 @@ class Shard:
 
     def write(self) -> int:
         """Write the file, whole or not at all, an image at a time; the number of images."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                self._write_to(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return len(self.indices)
-
-    def _write_to(self, file: BinaryIO) -> None:
         labels = self.source.labels(np.array(self.indices))
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with whole(self.path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index, label, key in zip(self.indices, labels.tolist(), self.keys, strict=True):
                 for ending, content in (("jpg", self.form.of(self.source, index)), ("cls", str(label).encode())):
                     member = tarfile.TarInfo(f"{key}.{ending}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
+        return len(self.indices)
 
 
 def keys_of(source: Source) -> list[str]:

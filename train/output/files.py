@@ -1,21 +1,31 @@
 """Files that appear whole or not at all, and the mark of a run that was stopped before its folder was claimed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from train.errors import Stopped
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` always holds all of it or what it held before."""
+    with whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes ``path`` once all of it is written and on the disk."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
