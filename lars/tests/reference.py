@@ -1,5 +1,6 @@
 """What the tests of ``lars`` share: tensors, the published formulas in float64, and the paths of a step."""
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -63,10 +64,16 @@ def by(path: str, sgd: torch.optim.SGD) -> torch.optim.SGD:
     return sgd
 
 
+def _work(function: Callable[..., None], *arguments: object) -> None:
+    function(*arguments)
+    # a thread of gloo that outlives its group may free a tensor while Python exits, which aborts the process
+    os._exit(0)
+
+
 def spawn(function: Callable[..., None], size: int, *arguments: object) -> None:
     """Call ``function(rank, size, port, *arguments)`` in ``size`` processes, and wait for them."""
     context, port = torch.multiprocessing.get_context("spawn"), free_port()
-    workers = [context.Process(target=function, args=(rank, size, port, *arguments)) for rank in range(size)]
+    workers = [context.Process(target=_work, args=(function, rank, size, port, *arguments)) for rank in range(size)]
     for worker in workers:
         worker.start()
     for worker in workers:
