@@ -32,7 +32,7 @@ from train.engine.precision import Precision, check_precision, describe_device, 
 from train.engine.step import Step
 from train.engine.stop import StopVotes
 from train.engine.variance_reduction import VarianceReduction
-from train.errors import Diverged, PeersLost, Stopped, UserError
+from train.errors import Diverged, PeersLost, RunEnded, Stopped, UserError
 from train.keys import free_on_resume, values
 from train.model import make_model
 from train.optimizer import KINDS, make_optimizer
@@ -77,12 +77,10 @@ def process_group(config: Config) -> Iterator[World]:
     try:
         world.raise_together(lambda: check_precision(config.precision, world.device))
         yield world
-    except (Stopped, Diverged, UserError) as ended:
-        if isinstance(ended, UserError) and not world.ends_together:
-            raise
-        # raised on every rank
-        forget_frames(ended)
-        world.leave()
+    except RunEnded as ended:
+        if ended.is_on_every_rank:
+            forget_frames(ended)
+            world.leave()
         raise
     except (RuntimeError, MemoryError) as error:
         on_gpu = isinstance(error, torch.OutOfMemoryError)

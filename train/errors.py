@@ -8,6 +8,7 @@ class RunEnded(BaseException):
 
     exit_code = 1
     is_said_elsewhere = False  # another process prints the line
+    is_on_every_rank = False  # so that all can leave the process group together
 
 
 class UserError(RunEnded, Exception):
@@ -24,6 +25,7 @@ class Diverged(RunEnded, Exception):
     """The loss or the gradients of ``step`` are not finite. Everything saved before is intact."""
 
     exit_code = 3
+    is_on_every_rank = True
 
     def __init__(self, step: int, message: str) -> None:
         super().__init__(message)
@@ -38,6 +40,7 @@ class Stopped(RunEnded):
     """
 
     exit_code = 75
+    is_on_every_rank = True
 
 
 def print_error(ended: RunEnded) -> int:

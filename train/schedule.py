@@ -38,7 +38,7 @@ def make_schedule(config: ScheduleConfig, lr: float, plan: Plan) -> Callable[[in
     """
     # rounded, because 2.2 epochs of 25 steps would be 55.00000000000001
     warmup_steps = round(config.warmup_epochs * plan.steps_per_epoch, 6)
-    milestones = [round(epoch * plan.steps_per_epoch, 6) for epoch in config.milestones]
+    milestones = [epoch * plan.steps_per_epoch for epoch in config.milestones]
     start = warmup_steps if config.origin == "warmup" else 0.0
 
     def poly(p: float) -> float:

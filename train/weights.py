@@ -16,7 +16,7 @@ from train.model import ModelConfig, published_weights
 from train.output import checkpoint
 
 PUBLISHED = re.compile(r"[A-Z][A-Z0-9_]*")  # names such as DEFAULT and IMAGENET1K_V2; anything else is a file
-WRAPPERS = re.compile(r"((module|_orig_mod)(\.|$))+")  # what DDP and torch.compile put before names
+WRAPPERS = re.compile(r"^((module|_orig_mod)(\.|$))+")  # what DDP and torch.compile put before names
 
 Weights = dict[str, Tensor]
 
@@ -42,16 +42,11 @@ def read(path: Path) -> Weights:
     weights.pop("n_averaged", None)
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
         raise UserError(f"{path} holds no weights: give a state_dict, or a checkpoint with one")
-    bare: Weights = OrderedDict((_bare(name), value) for name, value in weights.items())
+    bare: Weights = OrderedDict((WRAPPERS.sub("", name), value) for name, value in weights.items())
     # the versions of modules, without which torchvision's MNASNet refuses its own weights
     versions = getattr(weights, "_metadata", {})
-    bare._metadata = {_bare(name): version for name, version in versions.items()}  # type: ignore[attr-defined]
+    bare._metadata = {WRAPPERS.sub("", name): version for name, version in versions.items()}  # type: ignore[attr-defined]
     return bare
-
-
-def _bare(name: str) -> str:
-    wrappers = WRAPPERS.match(name)
-    return name[wrappers.end() :] if wrappers else name
 
 
 def _safetensors(path: Path) -> Weights:

@@ -62,7 +62,7 @@ def default_name(config: Config, overrides: Sequence[str]) -> str:
     name += f"-{config.recipe.name}" if config.recipe.name != "torchlars" else ""
     name += f"-{config.optimizer.name}-seed{config.seed}"
     free = {"seed", *free_on_resume(config)}
-    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS} - free):
+    for key in sorted({o.key_or_group for o in parsed} - {*GROUPS, *free}):
         # An override that only repeats the default changes nothing, which shows when it is left out.
         others = [o.input_line for o in parsed if o.key_or_group != key and o.input_line]
         try:

@@ -65,7 +65,6 @@ class World:
         self.cores = cores(shared_by=local_size)
         self._pending_vote: tuple[dist.Work, Tensor] | None = None
         self.activity = "starting"  # for the message of a process that loses the others
-        self.ends_together = False  # an error has been raised on every rank
 
     @classmethod
     def join(cls, timeout_minutes: float = 30) -> World:
@@ -161,7 +160,7 @@ class World:
         for rank, of_rank in enumerate(self.gather(ended)):
             if of_rank is not None:
                 raised = ended if ended and rank == self.rank else of_rank
-                self.ends_together = True
+                raised.is_on_every_rank = True
                 # the rank that raised it prints it
                 raised.is_said_elsewhere = rank != self.rank
                 raise raised
